@@ -1,0 +1,70 @@
+"""Means that say how sure they are, with failures counted beside them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from speechtok.bench.metrics import Score
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean of what could be measured, its bootstrap interval, and what could not."""
+
+    mean: float | None
+    """None where nothing was measured."""
+    low: float | None
+    """None with fewer than two values, which say nothing about spread."""
+    high: float | None
+    n: int
+    failed: int = 0
+    reasons: tuple[tuple[str, int], ...] = ()
+    """Each reason for a failure, and how often."""
+
+    def to_dict(self) -> dict:
+        """Plain types, ready for JSON."""
+        return asdict(self) | {"reasons": dict(self.reasons)}
+
+
+def bootstrap_mean(values: Sequence[float], confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Estimate:
+    """Mean with its percentile bootstrap interval; the same ``seed`` gives the same interval.
+
+    The values are taken to be independent, so give one per utterance (or speaker), not one per frame.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if not len(sample):
+        return Estimate(None, None, None, 0)
+    if len(sample) == 1:
+        return Estimate(float(sample[0]), None, None, 1)
+    draws = np.random.default_rng(seed).integers(len(sample), size=(resamples, len(sample)))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(sample[draws].mean(axis=1), (tail, 1 - tail))
+    return Estimate(float(sample.mean()), float(low), float(high), len(sample))
+
+
+def summarize(scores: Iterable[Score], confidence: float = 0.95, seed: int = 0) -> Estimate:
+    """``bootstrap_mean`` of the scores that have a value; the others are counted with their reasons."""
+    scores = list(scores)
+    reasons = Counter(score.failure for score in scores if score.value is None)
+    known = bootstrap_mean([score.value for score in scores if score.value is not None], confidence, seed=seed)
+    return Estimate(known.mean, known.low, known.high, known.n, reasons.total(), tuple(reasons.most_common()))
+
+
+def paired_difference(
+    first: Sequence[float | None], second: Sequence[float | None], confidence: float = 0.95, seed: int = 0
+) -> Estimate:
+    """Mean of ``first - second`` over the same items in the same order, with its interval.
+
+    Pairs with a missing side are left out and counted as failed. An interval that excludes zero is a difference that
+    the choice of items does not explain.
+    """
+    pairs = list(zip(first, second, strict=True))
+    whole = [(a, b) for a, b in pairs if a is not None and b is not None]
+    known = bootstrap_mean([a - b for a, b in whole], confidence, seed=seed)
+    missing = len(pairs) - len(whole)
+    reasons = (("one side was not measured", missing),) if missing else ()
+    return Estimate(known.mean, known.low, known.high, known.n, missing, reasons)

@@ -1,0 +1,31 @@
+"""``speechtok convert``: an official pair of files to a model folder without pickle."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "turn official SpeechTokenizer files into a safetensors model folder"
+NOTE = "Example: speechtok convert SpeechTokenizer.pt config.json -o my-model/"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("weights", metavar="PT", type=Path, help="official weights")
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="the config.json that belongs to them")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", type=Path, help="folder of the model")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, write, load again, and refuse to call it done unless both give the same fingerprint."""
+    from speechtok.errors import CheckpointError
+    from speechtok.tokenizers.checkpoint import save_codec
+
+    original = args.load((args.config, args.weights))
+    save_codec(original.codec, args.output, {"scheme": original.scheme, "licence_weights": original.licence})
+    converted = args.load(args.output)
+    if converted.fingerprint != original.fingerprint:
+        raise CheckpointError(f"{args.output}: differs from {args.weights} after writing; convert it again")
+    shape = f"{converted.levels} levels at {converted.frame_rate:g} frames/s"
+    print(f"{args.output}: {shape} ({converted.fingerprint})")
+    return 0

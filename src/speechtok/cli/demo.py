@@ -1,0 +1,25 @@
+"""``speechtok demo``: hear and see a tokenizer on bundled recordings."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from speechtok.cli.common import MODEL_HELP
+
+HELP = "encode and decode bundled recordings and write a page to listen to"
+NOTE = "Example: speechtok demo -o demo/"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", type=Path, help="folder of the report")
+    parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the report and say where it is."""
+    from speechtok.demo import run_demo
+
+    print(run_demo(args.output, args.model))
+    return 0

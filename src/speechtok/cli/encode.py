@@ -1,0 +1,45 @@
+"""``speechtok encode``: audio files to token files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from speechtok.cli.common import (
+    TOKEN_SUFFIX,
+    add_file_options,
+    add_model_options,
+    plan_outputs,
+    read_audio,
+    run_all,
+)
+
+HELP = "turn audio files into token files"
+NOTE = "Example: speechtok encode a.wav b.flac -o tokens/"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_file_options(parser)
+    add_model_options(parser)
+    parser.add_argument("--levels", type=int, metavar="K", help="only the first K levels (default: all)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Encode every file."""
+    pairs = plan_outputs(args.files, args.output, TOKEN_SUFFIX)
+    tokenizer = args.load(args.model, device=args.device)
+
+    def work(path: Path, out: Path) -> dict[str, Any]:
+        tokens = tokenizer.encode(read_audio(path), args.levels)
+        tokens.save(out)
+        return {
+            "seconds": tokens.seconds,
+            "levels": tokens.levels,
+            "frames": tokens.frames,
+            "bitrate": tokens.bitrate,
+            "fingerprint": tokens.fingerprint,
+        }
+
+    return run_all(pairs, work, args.json)

@@ -1,0 +1,76 @@
+"""``speechtok info``: what an audio file, a token file or a model is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from speechtok.cli.common import print_fields, print_json
+
+HELP = "say what an audio file, a token file or a model is"
+NOTE = "Example: speechtok info a.tokens.safetensors --json"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("target", metavar="FILE|MODEL")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the facts."""
+    path = Path(args.target)
+    if path.is_file():
+        fields = _tokens(path) if _is_safetensors(path) else _audio(path)
+    else:
+        fields = {"kind": "model", **args.load(args.target).describe()}
+    print_json(fields) if args.json else print_fields(fields)
+    return 0
+
+
+def _audio(path: Path) -> dict[str, Any]:
+    from speechtok.audio import probe
+
+    header = probe(path)
+    return {
+        "kind": "audio",
+        "file": str(path),
+        "format": header.format,
+        "seconds": header.seconds,
+        "samples": header.frames,
+        "sample_rate": header.rate,
+        "channels": header.channels,
+    }
+
+
+def _tokens(path: Path) -> dict[str, Any]:
+    from speechtok.tokens import Tokens
+
+    tokens = Tokens.load(path)
+    return {
+        "kind": "tokens",
+        "file": str(path),
+        "tokenizer": tokens.tokenizer,
+        "fingerprint": tokens.fingerprint,
+        "seconds": tokens.seconds,
+        "samples": tokens.num_samples,
+        "sample_rate": tokens.sample_rate,
+        "hop": tokens.hop,
+        "frame_rate": tokens.frame_rate,
+        "frames": tokens.frames,
+        "levels": tokens.levels,
+        "first_level": tokens.first_level,
+        "codebook_sizes": list(tokens.codebook_sizes),
+        "semantic_levels": list(tokens.semantic_levels),
+        "bitrate": tokens.bitrate,
+    }
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By name or by its start: the length of a JSON header, then the header."""
+    if path.suffix == ".safetensors":
+        return True
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size

@@ -1,0 +1,24 @@
+"""``speechtok train``: train a model from a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "train a model from a recipe"
+NOTE = "Example: speechtok train codec recipe.yaml out=runs/mine steps=1000; out= names the folder of the run."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("kind", choices=("codec",), help="what is trained")
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the recipe's")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Hand the recipe to the trainer."""
+    from speechtok.train.codec import main
+
+    main(args.recipe, args.overrides)
+    return 0

@@ -1,0 +1,36 @@
+"""Errors meant for people: one line that names the file or value at fault and the fix.
+
+The command line prints the line and exits with status 2. Anything that is not a `SpeechtokError` is a fault
+in the program and keeps its traceback.
+"""
+
+
+class SpeechtokError(Exception):
+    """Base of every error a user can cause and mend; its text is always a single line."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(" ".join(str(message).split("\n")).replace("\r", " ").strip())
+
+
+class AudioError(SpeechtokError):
+    """Audio that cannot be read or is no signal: missing, damaged, empty, not finite, of a wrong shape."""
+
+
+class TokenError(SpeechtokError):
+    """Tokens that contradict themselves, or a view that the tokens do not hold."""
+
+
+class TokenFileError(TokenError):
+    """A token file that is missing, damaged, altered, foreign, or written by a newer release."""
+
+
+class CheckpointError(SpeechtokError):
+    """A model that cannot be found or loaded."""
+
+
+class ConfigError(SpeechtokError):
+    """A setting that is unknown, out of range, or contradicts another."""
+
+
+class OutputError(SpeechtokError):
+    """A result that cannot be written where it was asked for."""

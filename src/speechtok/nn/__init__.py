@@ -1,0 +1,1 @@
+"""Layers and models. Activations inside are time-major, ``[B, N, C]``."""

@@ -1,0 +1,129 @@
+"""The codec of SpeechTokenizer: encoder, residual quantizer whose first level can be taught, decoder.
+
+Source: SpeechTokenizer section 3 and its ``model.py``. Encoder and decoder are a choice of the config: ``seanet``
+is the paper's, ``frame`` works at token rate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from speechtok.config import from_mapping
+from speechtok.errors import ConfigError
+from speechtok.nn.frame import FrameConfig, FrameDecoder, FrameEncoder
+from speechtok.nn.quantizers import Quantized, QuantizerConfig, ResidualVQ
+from speechtok.nn.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
+
+BACKBONES = {"seanet": (SEANetEncoder, SEANetDecoder), "frame": (FrameEncoder, FrameDecoder)}
+
+
+@dataclass
+class CodecConfig:
+    """Everything that shapes a codec. Only the section named by ``backbone`` is used."""
+
+    backbone: str = "seanet"
+    """``seanet`` or ``frame``."""
+    sample_rate: int = 16000
+    dimension: int = 1024
+    """Width of the latent and of every codebook."""
+    semantic_dimension: int = 768
+    """Width of the teacher's features; equal to ``dimension`` makes the projection the identity."""
+    codebook_size: int = 1024
+    n_q: int = 8
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    seanet: SEANetConfig = field(default_factory=SEANetConfig)
+    frame: FrameConfig = field(default_factory=FrameConfig)
+
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise ConfigError(f"backbone is {self.backbone!r}; it must be one of {', '.join(BACKBONES)}")
+
+    @property
+    def section(self) -> SEANetConfig | FrameConfig:
+        """The config of the chosen backbone."""
+        return getattr(self, self.backbone)
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        return self.section.hop
+
+    @property
+    def causal(self) -> bool:
+        """True where no output depends on later input."""
+        return self.section.causal
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, without the backbone that is not used."""
+        unused = {name for name in BACKBONES if name != self.backbone}
+        return {key: value for key, value in asdict(self).items() if key not in unused}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CodecConfig:
+        """Inverse of ``to_dict``.
+
+        Raises:
+            ConfigError: a key that does not exist, or a value of the wrong kind.
+        """
+        return from_mapping(cls, values, "codec")
+
+
+@dataclass
+class CodecOutput:
+    """One training pass."""
+
+    wave: Tensor
+    """Reconstruction, ``[B, N * hop]``."""
+    latent: Tensor
+    """Encoder output, ``[B, N, D]``."""
+    quantized: Quantized
+    semantic: Tensor
+    """First level projected to the teacher's width, ``[B, N, S]``."""
+
+
+class Codec(nn.Module):
+    """Waveform to codes and back."""
+
+    def __init__(self, config: CodecConfig):
+        super().__init__()
+        self.config = config
+        encoder, decoder = BACKBONES[config.backbone]
+        self.encoder = encoder(config.section, config.dimension)
+        self.quantizer = ResidualVQ(config.dimension, config.codebook_size, config.n_q, config.quantizer)
+        self.decoder = decoder(config.section, config.dimension)
+        same = config.dimension == config.semantic_dimension
+        self.transform = nn.Identity() if same else nn.Linear(config.dimension, config.semantic_dimension)
+
+    def encode(self, wave: Tensor, levels: int | None = None, lengths: Tensor | None = None) -> Tensor:
+        """``wave[B, T] -> codes[B, Q, N]``; ``lengths[B]`` in samples for a padded batch."""
+        return self.quantizer.encode(self.encoder(wave, lengths), levels)
+
+    def decode(self, codes: Tensor, first_level: int = 0, lengths: Tensor | None = None) -> Tensor:
+        """``codes[B, Q, N] -> wave[B, N * hop]``; row 0 is ``first_level``, ``lengths[B]`` counts frames."""
+        return self.decoder(self.quantizer.decode(codes, first_level), lengths)
+
+    def semantic(self, wave: Tensor) -> Tensor:
+        """First-level features in the teacher's space, ``wave[B, T] -> [B, N, S]``."""
+        return self.transform(self.quantizer.decode(self.encode(wave, levels=1)))
+
+    def forward(self, wave: Tensor) -> CodecOutput:
+        """Reconstruct with gradients; in train mode the codebooks learn as well."""
+        latent = self.encoder(wave)
+        quantized = self.quantizer(latent)
+        return CodecOutput(self.decoder(quantized.latent), latent, quantized, self.transform(quantized.first))
+
+    def encoder_context(self) -> tuple[int, int] | None:
+        """Frames of input that one latent frame sees to its left and right; None where that is unbounded."""
+        return self.encoder.context()
+
+    def decoder_context(self) -> tuple[int, int] | None:
+        """Frames that one decoded frame sees to its left and right; None where that is unbounded."""
+        return self.decoder.context()
+
+    def parameters_count(self) -> int:
+        """Trained numbers and codebooks, the size that ships."""
+        codebooks = sum(layer.embed.numel() for layer in self.quantizer.layers)
+        return sum(p.numel() for p in self.parameters()) + codebooks

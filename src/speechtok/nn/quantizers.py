@@ -1,0 +1,249 @@
+"""Vector quantizers: one EMA codebook and the residual stack of them.
+
+Source: SpeechTokenizer sections 3.1-3.2 and its ``quantization`` package; van den Oord et al. 2017, appendix A.1
+for the EMA update. Two faults of the EnCodec family are mended here: dead codes stay revived (the EMA sums are
+reset together with the code, otherwise the next update rebuilds the code from stale sums), and the residual is
+detached (otherwise levels two and up send no gradient to the encoder).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass
+class QuantizerConfig:
+    """How codebooks learn."""
+
+    decay: float = 0.99
+    """EMA decay of the codebook statistics."""
+    epsilon: float = 1e-5
+    """Laplace smoothing of the cluster sizes."""
+    kmeans_iterations: int = 50
+    """Lloyd iterations on the first training vectors; 0 starts from random vectors of them."""
+    revive_below: float = 0.05
+    """A code is dead when its EMA usage is below this share of the uniform one. A share, not a count: an absolute
+    threshold depends on batch size times codebook size and silently expires half of a healthy codebook."""
+    dropout: float = 0.0
+    """Probability that a training utterance is reconstructed from a random number of levels only."""
+    reproduce_official_gradient: bool = False
+    """Straight-through inside every level with an attached residual, as the official code does; levels two and up
+    then give the encoder no gradient. Only for comparisons."""
+
+
+@dataclass
+class Quantized:
+    """What the residual quantizer returns in training."""
+
+    latent: Tensor
+    """Sum of the kept levels with straight-through gradient, ``[B, N, D]``."""
+    first: Tensor
+    """Level one alone with straight-through gradient, ``[B, N, D]`` (what semantic guidance teaches)."""
+    codes: Tensor
+    """``[B, Q, N]``"""
+    commitment: Tensor
+    """Mean over levels and frames of the squared distance to the (detached) code vectors."""
+    revived: list[int] = field(default_factory=list)
+    """Codes brought back to life in this step, per level."""
+
+
+class VectorQuantizer(nn.Module):
+    """One Euclidean codebook ``embed[K, D]`` learned by exponential moving averages."""
+
+    def __init__(self, dimension: int, codebook_size: int, config: QuantizerConfig):
+        super().__init__()
+        self.config = config
+        embed = torch.randn(codebook_size, dimension) / dimension**0.5
+        self.register_buffer("inited", torch.zeros(1))
+        self.register_buffer("cluster_size", torch.ones(codebook_size))
+        self.register_buffer("embed", embed)
+        self.register_buffer("embed_avg", embed.clone())
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes K."""
+        return self.embed.shape[0]
+
+    def nearest(self, vectors: Tensor) -> Tensor:
+        """Index of the nearest code in the Euclidean sense, ``[..., D] -> [...]``."""
+        flat = vectors.reshape(-1, vectors.shape[-1])
+        # argmin |x - e|^2 = argmax x.e - |e|^2 / 2: one matrix product with the norms as its bias
+        scores = torch.addmm(-0.5 * self.embed.pow(2).sum(1), flat, self.embed.t())
+        return scores.argmax(1).reshape(vectors.shape[:-1])
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Code vectors, ``[...] -> [..., D]``."""
+        return F.embedding(codes, self.embed)
+
+    @torch.no_grad()
+    def initialise(self, vectors: Tensor) -> None:
+        """Place the codes by k-means over ``vectors[M, D]``; every process keeps the result of the first one."""
+        centres, sizes = kmeans(vectors, self.codebook_size, self.config.kmeans_iterations)
+        self._set_codes(slice(None), centres, sizes.clamp_min(1.0))
+        self.inited.fill_(1)
+        for buffer in (self.embed, self.embed_avg, self.cluster_size):
+            _broadcast(buffer)
+
+    @torch.no_grad()
+    def update(self, vectors: Tensor, codes: Tensor) -> int:
+        """One EMA step on ``vectors[M, D]`` assigned to ``codes[M]``; returns the number of codes revived."""
+        decay = self.config.decay
+        counts = torch.bincount(codes, minlength=self.codebook_size).to(vectors.dtype)
+        sums = torch.zeros_like(self.embed).index_add_(0, codes, vectors)
+        _all_reduce(counts)
+        _all_reduce(sums)
+        self.cluster_size.mul_(decay).add_(counts, alpha=1 - decay)
+        self.embed_avg.mul_(decay).add_(sums, alpha=1 - decay)
+        total = self.cluster_size.sum()
+        epsilon = self.config.epsilon
+        smoothed = (self.cluster_size + epsilon) / (total + self.codebook_size * epsilon) * total
+        self.embed.copy_(self.embed_avg / smoothed.unsqueeze(1))
+        return self._revive(vectors)
+
+    def _revive(self, vectors: Tensor) -> int:
+        share = self.cluster_size * self.codebook_size / self.cluster_size.sum()
+        dead = (share < self.config.revive_below).nonzero().flatten()
+        if len(dead) == 0:
+            return 0
+        picks = vectors[torch.randint(len(vectors), (len(dead),), device=vectors.device)]
+        _broadcast(picks)
+        # half of the uniform share: enough to live until the next updates have counted its own vectors
+        self._set_codes(dead, picks, 0.5 * self.cluster_size.mean().expand(len(dead)))
+        return len(dead)
+
+    def _set_codes(self, where: Tensor | slice, vectors: Tensor, sizes: Tensor) -> None:
+        """Write codes *and* their EMA sums, so that the next EMA step keeps them."""
+        self.embed[where] = vectors
+        self.cluster_size[where] = sizes
+        self.embed_avg[where] = vectors * sizes.unsqueeze(1)
+
+
+class ResidualVQ(nn.Module):
+    """A stack of codebooks, each quantizing what the levels above it left over."""
+
+    def __init__(self, dimension: int, codebook_size: int, n_q: int, config: QuantizerConfig | None = None):
+        super().__init__()
+        self.config = config or QuantizerConfig()
+        self.layers = nn.ModuleList(VectorQuantizer(dimension, codebook_size, self.config) for _ in range(n_q))
+
+    def encode(self, latent: Tensor, levels: int | None = None) -> Tensor:
+        """``latent[B, N, D] -> codes[B, Q, N]`` of the first ``levels`` levels (all when None)."""
+        residual, codes = latent, []
+        for layer in self.layers[:levels]:
+            codes.append(layer.nearest(residual))
+            residual = residual - layer.lookup(codes[-1])
+        return torch.stack(codes, dim=1)
+
+    def decode(self, codes: Tensor, first_level: int = 0) -> Tensor:
+        """Sum of the code vectors, ``codes[B, Q, N] -> latent[B, N, D]``; row 0 belongs to ``first_level``."""
+        layers = self.layers[first_level : first_level + codes.shape[1]]
+        return torch.stack([layer.lookup(row) for layer, row in zip(layers, codes.unbind(1), strict=True)]).sum(0)
+
+    def forward(self, latent: Tensor, mask: Tensor | None = None) -> Quantized:
+        """Quantize in training: EMA updates (train mode only), straight-through gradient, level dropout.
+
+        Args:
+            latent: ``[B, N, D]``.
+            mask: ``[B, N]``, True on real frames; padding teaches no codebook.
+        """
+        if self.training and not self.layers[0].inited:
+            self.initialise(latent.detach()[mask] if mask is not None else latent.detach().flatten(0, 1))
+        kept = self._draw_levels(latent.shape[0], latent.device)
+        step = self._official_step if self.config.reproduce_official_gradient else self._step
+        residual, total, first = latent, torch.zeros_like(latent), None
+        codes, losses, revived = [], [], []
+        for level, layer in enumerate(self.layers):
+            quantized, following, indices, loss = step(layer, residual)
+            if self.training:
+                vectors = residual.detach()
+                flat = (vectors[mask], indices[mask]) if mask is not None else (vectors.flatten(0, 1), indices.flatten())
+                revived.append(layer.update(*flat))
+            keep = (level < kept).to(latent.dtype).view(-1, 1, 1)
+            total = total + keep * quantized
+            losses.append((keep * loss).mean() if mask is None else _masked_mean(keep * loss, mask))
+            codes.append(indices)
+            first = quantized if first is None else first
+            residual = following
+        if not self.config.reproduce_official_gradient:
+            total, first = _straight_through(latent, total), _straight_through(latent, first)
+        return Quantized(total, first, torch.stack(codes, 1), torch.stack(losses).mean(), revived)
+
+    @torch.no_grad()
+    def initialise(self, vectors: Tensor) -> None:
+        """K-means every level in turn on ``vectors[M, D]``, each on what the levels above leave over."""
+        residual = vectors
+        for layer in self.layers:
+            layer.initialise(residual)
+            residual = residual - layer.lookup(layer.nearest(residual))
+
+    @staticmethod
+    def _step(layer: VectorQuantizer, residual: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        codes = layer.nearest(residual.detach())
+        quantized = layer.lookup(codes)
+        return quantized, residual - quantized, codes, (residual - quantized).pow(2)
+
+    @staticmethod
+    def _official_step(layer: VectorQuantizer, residual: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        codes = layer.nearest(residual.detach())
+        looked_up = layer.lookup(codes)
+        quantized = _straight_through(residual, looked_up)
+        return quantized, residual - quantized, codes, (residual - looked_up).pow(2)
+
+    def _draw_levels(self, batch: int, device: torch.device) -> Tensor:
+        """Number of levels each utterance is reconstructed from, ``[B]``."""
+        full = torch.full((batch,), len(self.layers), device=device)
+        if not self.training or self.config.dropout == 0:
+            return full
+        drawn = torch.randint(1, len(self.layers) + 1, (batch,), device=device)
+        return torch.where(torch.rand(batch, device=device) < self.config.dropout, drawn, full)
+
+
+@torch.no_grad()
+def kmeans(vectors: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Tensor]:
+    """Lloyd's algorithm from random vectors; returns ``centres[K, D]`` and their ``sizes[K]``.
+
+    With fewer vectors than clusters some start as jittered copies, so that they can part later. Empty clusters
+    move to a random vector in every iteration.
+    """
+    count = len(vectors)
+    if count >= clusters:
+        centres = vectors[torch.randperm(count, device=vectors.device)[:clusters]].clone()
+    else:
+        picks = vectors[torch.randint(count, (clusters,), device=vectors.device)]
+        centres = picks + 0.01 * vectors.std() * torch.randn_like(picks)
+    sizes = torch.ones(clusters, dtype=vectors.dtype, device=vectors.device)
+    for _ in range(iterations):
+        nearest = torch.addmm(-0.5 * centres.pow(2).sum(1), vectors, centres.t()).argmax(1)
+        sizes = torch.bincount(nearest, minlength=clusters).to(vectors.dtype)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, vectors)
+        empty = sizes == 0
+        centres = sums / sizes.clamp_min(1).unsqueeze(1)
+        centres[empty] = vectors[torch.randint(count, (int(empty.sum()),), device=vectors.device)]
+    return centres, sizes
+
+
+def _straight_through(continuous: Tensor, quantized: Tensor) -> Tensor:
+    return continuous + (quantized - continuous).detach()
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    return (values.mean(-1) * mask).sum() / mask.sum()
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _all_reduce(tensor: Tensor) -> None:
+    """Sum the statistics of every process, so that all codebooks stay the same."""
+    if _distributed():
+        torch.distributed.all_reduce(tensor)
+
+
+def _broadcast(tensor: Tensor) -> None:
+    if _distributed():
+        torch.distributed.broadcast(tensor, 0)

@@ -1,0 +1,1 @@
+"""Tokenizers: one contract (``base``), one file per kind, and the list of models (``registry``)."""

@@ -1,0 +1,222 @@
+"""The contract that every tokenizer keeps: audio in, discrete tokens out, and back.
+
+What a user may rely on, and what ``speechtok verify`` checks for any tokenizer:
+
+- ``frames == ceil(samples / hop)`` for any length from one sample up;
+- decoding returns exactly as many samples as were encoded (at the tokenizer's rate);
+- the same audio gives the same codes, alone or in a list;
+- tokens of another tokenizer are refused, never decoded into noise.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from speechtok.audio import Audio
+from speechtok.errors import AudioError, ConfigError, SpeechtokError, TokenError
+from speechtok.tokens import Tokens
+
+
+class Tokenizer(ABC):
+    """Speech to codes ``[Q, N]`` (0 is the coarsest level) and back. Subclasses fill the attributes below."""
+
+    name: str
+    scheme: str
+    """``A`` codec, ``B`` clustered SSL features, ``C`` continuous, ``D`` text, ``E`` hierarchical."""
+    sample_rate: int
+    """Samples per second of the audio that the model hears and gives back."""
+    hop: int
+    """Samples per frame."""
+    codebook_sizes: tuple[int, ...]
+    """Number of codes of each level, coarsest first."""
+    semantic_levels: tuple[int, ...]
+    """Levels that were taught content; the others are acoustic."""
+    licence: str = "not stated"
+    """Licence of the weights."""
+    causal: bool = False
+    exact_windows: tuple[bool, bool] = (True, True)
+    """Whether encoding and decoding long audio in windows gives, but for rounding, what one piece gives."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Short digest of everything that decides which codes come out; stored with all tokens."""
+
+    @abstractmethod
+    def _encode(self, samples: np.ndarray, levels: int) -> np.ndarray:
+        """``samples[T]`` at ``sample_rate`` -> ``codes[levels, N]``."""
+
+    @abstractmethod
+    def _decode(self, codes: np.ndarray, first_level: int) -> np.ndarray:
+        """``codes[Q, N]``, whose row 0 is ``first_level`` -> the samples of N frames, in an array of their own."""
+
+    def _encode_padded(self, samples: list[np.ndarray], levels: int, batch_size: int) -> list[np.ndarray]:
+        """Several signals per forward pass; a tokenizer that cannot do so takes them one by one."""
+        return [self._encode(one, levels) for one in samples]
+
+    def in_windows(self, seconds: float) -> Tokenizer:
+        """The same tokenizer with windows of about ``seconds``; itself where it never cuts audio."""
+        return self
+
+    @property
+    def levels(self) -> int:
+        """Number of code levels."""
+        return len(self.codebook_sizes)
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.sample_rate / self.hop
+
+    @property
+    def bitrate(self) -> float:
+        """Bits per second of all levels, were every code equally likely."""
+        return self.frame_rate * sum(math.log2(size) for size in self.codebook_sizes)
+
+    def encode(self, audio: Audio, levels: int | None = None) -> Tokens:
+        """Tokens of one recording.
+
+        Args:
+            audio: any rate; it is resampled to ``sample_rate`` where it differs (soxr, high quality).
+            levels: keep the first so many levels only; the finer ones are not computed.
+
+        Returns:
+            codes ``[levels, ceil(T / hop)]``, where T counts samples at ``sample_rate``.
+
+        Raises:
+            AudioError: not an ``Audio``.
+            ConfigError: more levels than the model has, or fewer than one.
+        """
+        levels = self._checked_levels(levels)
+        samples = self._at_rate(audio)
+        return self._tokens(self._encode(samples, levels), len(samples))
+
+    def encode_batch(
+        self,
+        audios: Sequence[Audio],
+        exact: bool = True,
+        batch_size: int = 8,
+        levels: int | None = None,
+    ) -> list[Tokens]:
+        """Tokens of several recordings, in their order.
+
+        Floating-point sums depend on the shape of the batch: the same recording inside a bigger batch gives
+        latents that differ in the last bits, and where two codes are almost equally near, the other one may
+        win. So by default every recording has a pass of its own, and the codes equal ``encode`` bit for bit.
+
+        Args:
+            audios: recordings of any rates and lengths.
+            exact: False puts up to ``batch_size`` recordings into one forward pass, padded and masked.
+                ``speechtok verify`` measures how many codes then differ.
+            batch_size: recordings per pass when not exact.
+            levels: as for ``encode``.
+
+        Raises:
+            AudioError, ConfigError: as for ``encode``, before any work is done.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
+        levels = self._checked_levels(levels)
+        for audio in audios:
+            self._checked_audio(audio)
+        if exact:
+            return [self.encode(audio, levels) for audio in audios]
+        samples = [self._at_rate(audio) for audio in audios]
+        codes = self._encode_padded(samples, levels, batch_size)
+        return [self._tokens(one, len(wave)) for one, wave in zip(codes, samples, strict=True)]
+
+    def decode(self, tokens: Tokens) -> Audio:
+        """Audio of ``tokens.num_samples`` samples at ``sample_rate``.
+
+        Tokens with fewer levels (``tokens.take(k)``, ``tokens.semantic``) or without the first ones
+        (``tokens.acoustic``) are decoded from what they hold.
+
+        Raises:
+            TokenError: the tokens come from another tokenizer.
+        """
+        self._check_own(tokens)
+        samples = self._decode(tokens.codes, tokens.first_level)[: tokens.num_samples]
+        samples.flags.writeable = False  # nobody else holds it, so Audio need not copy it
+        return Audio(samples, self.sample_rate)
+
+    def stream(self) -> NoReturn:
+        """Encode while the audio arrives. Not available yet for any tokenizer.
+
+        Raises:
+            SpeechtokError: always; the message says what stands in the way.
+        """
+        if not self.causal:
+            raise SpeechtokError(
+                f"{self.name} cannot stream: it is not causal, each frame needs audio from after it; encode whole files"
+            )
+        raise SpeechtokError(f"{self.name} is causal, but speechtok has no streaming yet; encode whole files")
+
+    def describe(self) -> dict[str, Any]:
+        """Everything above as plain types, ready for JSON."""
+        return {
+            "name": self.name,
+            "scheme": self.scheme,
+            "sample_rate": self.sample_rate,
+            "hop": self.hop,
+            "frame_rate": self.frame_rate,
+            "levels": self.levels,
+            "codebook_sizes": list(self.codebook_sizes),
+            "semantic_levels": list(self.semantic_levels),
+            "bitrate": self.bitrate,
+            "causal": self.causal,
+            "licence": self.licence,
+            "fingerprint": self.fingerprint,
+        }
+
+    def _checked_levels(self, levels: int | None) -> int:
+        if levels is None:
+            return self.levels
+        if not 1 <= levels <= self.levels:
+            raise ConfigError(f"{self.name} has {self.levels} levels; asked for {levels}, give 1 to {self.levels}")
+        return levels
+
+    def _checked_audio(self, audio: Audio) -> Audio:
+        if not isinstance(audio, Audio):
+            raise AudioError(
+                f"{self.name} encodes speechtok.Audio, not {type(audio).__name__}; use speechtok.read(path) "
+                f"or speechtok.Audio(samples, rate), so that the sample rate is known"
+            )
+        return audio
+
+    def _at_rate(self, audio: Audio) -> np.ndarray:
+        audio = self._checked_audio(audio)
+        return (audio if audio.rate == self.sample_rate else audio.resample(self.sample_rate)).samples
+
+    def _tokens(self, codes: np.ndarray, num_samples: int) -> Tokens:
+        levels = codes.shape[0]
+        return Tokens(
+            codes=codes,
+            codebook_sizes=self.codebook_sizes[:levels],
+            sample_rate=self.sample_rate,
+            hop=self.hop,
+            num_samples=num_samples,
+            semantic_levels=tuple(level for level in self.semantic_levels if level < levels),
+            tokenizer=self.name,
+            fingerprint=self.fingerprint,
+        )
+
+    def _check_own(self, tokens: Tokens) -> None:
+        if not isinstance(tokens, Tokens):
+            raise TokenError(f"{self.name} decodes speechtok Tokens, not {type(tokens).__name__}; use Tokens.load")
+        if tokens.fingerprint != self.fingerprint:
+            raise TokenError(
+                f"these tokens were made by {tokens.tokenizer} ({tokens.fingerprint}), not by {self.name} "
+                f"({self.fingerprint}); decode them with the model that made them, or encode the audio again"
+            )
+        # tokens can carry a right fingerprint and still contradict the model, for anybody may write them
+        present = self.codebook_sizes[tokens.first_level : tokens.first_level + tokens.levels]
+        if (present, self.sample_rate, self.hop) != (tokens.codebook_sizes, tokens.sample_rate, tokens.hop):
+            raise TokenError(
+                f"these tokens contradict {self.name}: they have codebooks {tokens.codebook_sizes} from "
+                f"level {tokens.first_level}, {tokens.sample_rate} Hz and hop {tokens.hop}; encode again"
+            )

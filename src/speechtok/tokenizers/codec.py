@@ -1,0 +1,178 @@
+"""A neural codec (``nn.Codec``) as a tokenizer: schemes A and E.
+
+Audio of any length runs in bounded memory. Where the receptive field is finite the windows overlap by exactly
+that field, and in exact arithmetic the codes are those of one pass; rounding depends on the shape of a window,
+so a code whose two best candidates are equally near may still differ (``speechtok verify`` counts them). A
+recurrent layer sees everything: such a model takes up to ``exact_seconds`` in one piece and longer audio in
+windows with a generous overlap, which is an approximation and is announced as one.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from speechtok.errors import ConfigError
+from speechtok.nn.codec import Codec
+from speechtok.tokenizers.base import Tokenizer
+from speechtok.tokenizers.checkpoint import STATISTICS
+from speechtok.tokenizers.chunking import Window, windows
+
+CODE_VERSION = 1
+"""Raised whenever a change of this package changes the codes that the same weights give."""
+RESAMPLER = "soxr-hq"
+
+
+class CodecTokenizer(Tokenizer):
+    """A ``Codec`` in evaluation mode and float32."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        name: str,
+        *,
+        scheme: str = "E",
+        semantic_levels: tuple[int, ...] = (0,),
+        licence: str = "not stated",
+        device: str = "cpu",
+        chunk_seconds: float = 30.0,
+        exact_seconds: float = 120.0,
+        overlap_seconds: float = 10.0,
+    ):
+        """
+        Args:
+            codec: the model; it is moved to ``device`` and put into evaluation mode.
+            name: what messages and token files call it.
+            scheme: ``E`` where the first level was taught content, ``A`` for a plain codec.
+            semantic_levels: the levels that were taught.
+            licence: of the weights.
+            device: anything torch understands. Codes from another device may differ in near ties.
+            chunk_seconds: new audio per window where the receptive field is finite.
+            exact_seconds: longest audio taken in one piece where it is not.
+            overlap_seconds: overlap on each side of such a window beyond that length.
+        """
+        config = codec.config
+        self.codec = codec.eval().float().to(_device(device))
+        self.name = name
+        self.scheme = scheme
+        self.sample_rate = config.sample_rate
+        self.hop = config.hop
+        self.codebook_sizes = (config.codebook_size,) * config.n_q
+        self.semantic_levels = semantic_levels
+        self.licence = licence
+        self.causal = config.causal
+        self.chunk_seconds = chunk_seconds
+        self.exact_seconds = exact_seconds
+        self.overlap_seconds = overlap_seconds
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over weights, configuration, resampler and code version, cut to 16 digits."""
+        config = {key: value for key, value in self.codec.config.to_dict().items() if key != "quantizer"}
+        digest = hashlib.sha256(json.dumps([CODE_VERSION, RESAMPLER, config], sort_keys=True).encode())
+        for key, tensor in sorted(self.codec.state_dict().items()):
+            if key.rpartition(".")[2] not in STATISTICS:
+                digest.update(f"{key}{tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().numpy())
+        return digest.hexdigest()[:16]
+
+    @property
+    def exact_windows(self) -> tuple[bool, bool]:  # type: ignore[override]
+        """True for (encoder, decoder) where the receptive field is finite."""
+        return self.codec.encoder_context() is not None, self.codec.decoder_context() is not None
+
+    def in_windows(self, seconds: float) -> CodecTokenizer:
+        """The same model with windows of about ``seconds``, for less memory or to test the seams."""
+        other = copy.copy(self)
+        other.chunk_seconds = other.exact_seconds = seconds
+        return other
+
+    @torch.inference_mode()
+    def _encode(self, samples: np.ndarray, levels: int) -> np.ndarray:
+        pieces = []
+        for window in self._plan(self._count(samples), self.codec.encoder_context()):
+            wave = self._tensor(samples[window.start * self.hop : window.stop * self.hop])
+            pieces.append(self.codec.encode(wave[None], levels)[0, :, window.kept].cpu())
+        return torch.cat(pieces, dim=1).numpy()
+
+    @torch.inference_mode()
+    def _decode(self, codes: np.ndarray, first_level: int) -> np.ndarray:
+        samples = np.empty(codes.shape[1] * self.hop, dtype=np.float32)
+        for window in self._plan(codes.shape[1], self.codec.decoder_context()):
+            part = self._tensor(codes[:, window.start : window.stop])
+            wave = self.codec.decode(part[None], first_level)[0].cpu().numpy()
+            kept = wave[window.kept.start * self.hop : window.kept.stop * self.hop]
+            samples[window.keep_start * self.hop : window.keep_stop * self.hop] = kept
+        return samples
+
+    @torch.inference_mode()
+    def _encode_padded(self, samples: list[np.ndarray], levels: int, batch_size: int) -> list[np.ndarray]:
+        codes: dict[int, np.ndarray] = {}
+        for batch in self._batches([self._count(wave) for wave in samples], batch_size):
+            if len(batch) == 1:
+                codes[batch[0]] = self._encode(samples[batch[0]], levels)
+                continue
+            lengths = np.array([len(samples[i]) for i in batch])
+            padded = np.zeros((len(batch), lengths.max()), dtype=np.float32)
+            for row, i in zip(padded, batch, strict=True):
+                row[: len(samples[i])] = samples[i]
+            together = self.codec.encode(self._tensor(padded), levels, self._tensor(lengths)).cpu().numpy()
+            codes.update({i: row[:, : self._count(samples[i])] for i, row in zip(batch, together, strict=True)})
+        return [codes[i] for i in range(len(samples))]
+
+    def _batches(self, frames: list[int], batch_size: int) -> Iterator[list[int]]:
+        """Indices that share a forward pass, neighbours in length; audio that needs windows goes alone."""
+        longest = self._longest_piece(self.codec.encoder_context())
+        order = sorted(range(len(frames)), key=frames.__getitem__)
+        short = [i for i in order if frames[i] <= longest]
+        yield from (short[start : start + batch_size] for start in range(0, len(short), batch_size))
+        yield from ([i] for i in order[len(short) :])
+
+    def _longest_piece(self, context: tuple[int, int] | None) -> int:
+        """Frames that are taken in one piece."""
+        if context is None:
+            return self._frames(self.exact_seconds)
+        return self._frames(self.chunk_seconds) + sum(context)
+
+    def _plan(self, frames: int, context: tuple[int, int] | None) -> Iterator[Window]:
+        longest = self._longest_piece(context)
+        if context is None:
+            # at least half of every window is new
+            overlap = min(self._frames(self.overlap_seconds), longest // 4)
+            context = (overlap, overlap)
+            if frames > longest:
+                warnings.warn(
+                    f"{self.name} sees its whole input at once; audio over {self.exact_seconds:g} s is taken "
+                    f"in windows that overlap by {overlap / self.frame_rate:g} s, "
+                    f"so a few codes near seams may differ",
+                    stacklevel=5,
+                )
+        return windows(frames, longest - sum(context), *context)
+
+    def _count(self, samples: np.ndarray) -> int:
+        """Frames of a signal."""
+        return -(-len(samples) // self.hop)
+
+    def _frames(self, seconds: float) -> int:
+        return max(1, round(seconds * self.frame_rate))
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        # a copy: tokens and audio are read-only arrays, which torch must not share
+        return torch.tensor(array, device=next(self.codec.buffers()).device)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {name!r} cannot be used here: {reason}; use cpu") from None
+    return device

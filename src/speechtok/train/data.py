@@ -1,0 +1,136 @@
+"""Speech for training: manifests, one packed array of samples, and crops that are a pure function of the step."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from speechtok.audio import read
+from speechtok.errors import AudioError, ConfigError
+from speechtok.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One row of a manifest."""
+
+    path: Path
+    speaker: str
+    text: str
+
+
+def read_manifest(path: str | Path, split: str) -> list[Utterance]:
+    """Rows of ``split`` in a tab-separated manifest with the columns ``path split [speaker text]``.
+
+    Paths are relative to the manifest's folder.
+
+    Raises:
+        ConfigError: no such file, a missing column, or no row of that split.
+    """
+    path = Path(path)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot read this manifest ({error}); give a tab-separated file") from error
+    if rows and not {"path", "split"} <= set(rows[0]):
+        raise ConfigError(f"{path}: a manifest needs the tab-separated columns path and split")
+    chosen = [
+        Utterance(path.parent / row["path"], row.get("speaker") or "", row.get("text") or "")
+        for row in rows
+        if row["split"] == split
+    ]
+    if not chosen:
+        raise ConfigError(f"{path}: no row has split {split!r}; it has {sorted({r['split'] for r in rows})}")
+    return chosen
+
+
+class WaveStore:
+    """Decoded utterances packed into one memory-mapped int16 array, made once and kept in a cache folder."""
+
+    def __init__(self, samples: np.ndarray, offsets: np.ndarray):
+        self.samples, self.offsets = samples, offsets
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Whole utterance, float32 ``[T]``."""
+        return self.samples[self.offsets[index] : self.offsets[index + 1]].astype(np.float32) / 32768
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Samples of each utterance."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def build(cls, utterances: Sequence[Utterance], rate: int, cache: str | Path) -> WaveStore:
+        """Read and resample every utterance, or map the copy an earlier call left in ``cache``.
+
+        Raises:
+            AudioError: a file that cannot be read; the message names it.
+        """
+        key = hashlib.sha256(json.dumps([rate, *(_identity(u.path) for u in utterances)]).encode()).hexdigest()[:16]
+        store = Path(cache) / f"waves-{key}.npy"
+        index = Path(cache) / f"waves-{key}.offsets.npy"
+        if not (store.exists() and index.exists()):
+            store.parent.mkdir(parents=True, exist_ok=True)
+            waves = [_int16(u.path, rate) for u in tqdm(utterances, desc="reading audio", unit="file", disable=None)]
+            _save(index, np.cumsum([0, *map(len, waves)]))
+            _save(store, np.concatenate(waves))
+        return cls(np.load(store, mmap_mode="r"), np.load(index))
+
+
+class Crops:
+    """Random crops whose content depends on ``(seed, step)`` alone, so a resumed run sees what it would have seen."""
+
+    def __init__(self, store: WaveStore, samples: int, batch: int, seed: int, gain_db: tuple[float, float] = (0, 0)):
+        self.store, self.samples, self.batch, self.seed, self.gain_db = store, samples, batch, seed, gain_db
+        lengths = store.lengths.astype(np.float64)
+        self.odds = lengths / lengths.sum()  # every second of speech is equally likely
+
+    def __call__(self, step: int, process: int = 0, processes: int = 1) -> np.ndarray:
+        """``wave[B, T]`` of this process's share of the batch; short utterances are zero-extended."""
+        draws = np.random.default_rng((self.seed, step))
+        picks = draws.choice(len(self.store), self.batch, p=self.odds)
+        places, gains = draws.random(self.batch), draws.uniform(*self.gain_db, self.batch)
+        mine = range(process, self.batch, processes)
+        return np.stack([self._crop(picks[i], places[i]) * 10 ** (gains[i] / 20) for i in mine]).astype(np.float32)
+
+    def _crop(self, index: int, place: float) -> np.ndarray:
+        wave = self.store[index]
+        spare = len(wave) - self.samples
+        if spare <= 0:
+            return np.pad(wave, (0, -spare))
+        start = int(place * (spare + 1))
+        return wave[start : start + self.samples]
+
+
+def pooled(manifests: Iterable[str | Path], split: str) -> list[Utterance]:
+    """The rows of one split of several manifests."""
+    return [utterance for manifest in manifests for utterance in read_manifest(manifest, split)]
+
+
+def _identity(path: Path) -> list[str | int]:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise AudioError(f"{path}: named by a manifest but cannot be read ({error.strerror})") from error
+    return [path.name, status.st_size, int(status.st_mtime)]
+
+
+def _int16(path: Path, rate: int) -> np.ndarray:
+    return np.clip(np.rint(read(path, rate).samples * 32768), -32768, 32767).astype(np.int16)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array)

@@ -1,0 +1,252 @@
+"""Checks of what the tokenizer contract promises, with the numbers measured on this machine.
+
+``verify(tokenizer)`` works on any ``Tokenizer``, so a model of your own can be held to the same promises.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speechtok.audio import Audio, read
+from speechtok.errors import SpeechtokError, TokenError
+from speechtok.tokenizers.base import Tokenizer
+from speechtok.tokens import Tokens
+
+CLIPS = Path(__file__).parent / "assets" / "demo"
+CLIP_SECONDS = 6.0
+"""Longer clips are cut to this length: the promises do not depend on it, the waiting time does."""
+NEAR_TIES = 0.01
+"""Share of codes that may differ between two ways of computing the same thing. Rounding flips a few near
+ties; a window that misses context, the fault looked for, changes several times as many."""
+SEAM = 1e-4
+"""Largest difference between samples decoded in windows and in one piece, against a full scale of 1."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise and what was found."""
+
+    name: str
+    promise: str
+    passed: bool | None
+    """None where the number is reported and nothing is promised."""
+    measured: str
+    numbers: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return asdict(self)
+
+
+def verify(tokenizer: Tokenizer, audios: Sequence[Audio] | None = None) -> list[Check]:
+    """Hold ``tokenizer`` to the contract.
+
+    Args:
+        tokenizer: any tokenizer.
+        audios: recordings to use; by default the clips that come with the package, or a synthetic signal.
+
+    Returns:
+        one ``Check`` per promise, in a fixed order. A promise whose check itself fails counts as broken.
+    """
+    clips = [_clip(audio.resample(tokenizer.sample_rate)) for audio in audios or default_audio()]
+    return [_timed(check, tokenizer, clips) for check in CHECKS]
+
+
+def default_audio() -> list[Audio]:
+    """The bundled clips (at most four), or one synthetic signal where there are none."""
+    paths = sorted(path for suffix in ("*.flac", "*.opus") for path in CLIPS.glob(suffix))[:4]
+    return [read(path) for path in paths] or [synthetic(CLIP_SECONDS, 16000)]
+
+
+def synthetic(seconds: float, rate: int, seed: int = 0) -> Audio:
+    """A voice-like signal: a gliding harmonic tone in syllables over a little noise, always the same."""
+    generator = np.random.default_rng(seed)
+    time_axis = np.arange(max(1, round(seconds * rate))) / rate
+    phase = 2 * np.pi * np.cumsum(120 + 40 * np.sin(2 * np.pi * 0.7 * time_axis + seed)) / rate
+    voice = sum(np.sin(k * phase) / k for k in range(1, 20))
+    syllables = np.clip(np.sin(2 * np.pi * 3 * time_axis), 0, None)
+    wave = 0.2 * syllables * voice + 0.01 * generator.standard_normal(len(time_axis))
+    return Audio(wave.astype(np.float32), rate)
+
+
+def length_law(tokenizer: Tokenizer, clips: list[Audio]) -> Check:
+    """frames == ceil(samples / hop)"""
+    lengths = _lengths(tokenizer.hop)
+    wrong = [
+        length
+        for length in lengths
+        if tokenizer.encode(_cut(clips[0], length), levels=1).frames != -(-length // tokenizer.hop)
+    ]
+    return Check(
+        "length law",
+        "frames == ceil(samples / hop), from one sample up",
+        not wrong,
+        f"{len(wrong)} of {len(lengths)} lengths wrong" + (f", first {wrong[0]}" if wrong else ""),
+        {"lengths": len(lengths), "wrong": len(wrong)},
+    )
+
+
+def round_trip_length(tokenizer: Tokenizer, clips: list[Audio]) -> Check:
+    """decode gives back as many samples as encode took, from all levels and from some"""
+    lengths = _lengths(tokenizer.hop)[:8]
+    wrong = []
+    for length in lengths:
+        tokens = tokenizer.encode(_cut(clips[0], length))
+        parts = [tokens, tokens.take(1)] + (
+            [tokens.acoustic] if 0 < len(tokens.semantic_levels) < tokens.levels else []
+        )
+        wrong += [length for part in parts if len(tokenizer.decode(part)) != length]
+    return Check(
+        "round-trip length",
+        "decode gives exactly the samples that were encoded",
+        not wrong,
+        f"{len(wrong)} of {len(lengths)} lengths wrong" + (f", first {wrong[0]}" if wrong else ""),
+        {"lengths": len(lengths), "wrong": len(wrong)},
+    )
+
+
+def same_twice(tokenizer: Tokenizer, clips: list[Audio]) -> Check:
+    """a second run gives the same codes"""
+    codes = [tokenizer.encode(clip).codes for clip in clips]
+    again = [tokenizer.encode(clip).codes for clip in clips]
+    return _equal("same codes twice", "a second run gives the same codes", codes, again)
+
+
+def batch_equals_single(tokenizer: Tokenizer, clips: list[Audio]) -> Check:
+    """encode_batch gives the codes of encode"""
+    clips = _uneven(clips)
+    together = [tokens.codes for tokens in tokenizer.encode_batch(clips)]
+    alone = [tokenizer.encode(clip).codes for clip in clips]
+    return _equal("batch == single", "a list gives the codes of one by one, bit for bit", alone, together)
+
+
+def padded_batch(tokenizer: Tokenizer, clips: list[Audio]) -> Check:
+    """codes that change when recordings share a forward pass"""
+    clips = _uneven(clips)
+    together = [tokens.codes for tokens in tokenizer.encode_batch(clips, exact=False, batch_size=len(clips))]
+    alone = [tokenizer.encode(clip).codes for clip in clips]
+    return _near("shared passes", "encode_batch(exact=False) changes near ties only", alone, together)
+
+
+def long_audio(tokenizer: Tokenizer, clips: list[Audio]) -> Check:
+    """codes of long audio, which is taken in windows, against one piece"""
+    clip = max(clips, key=len)
+    seconds = clip.seconds / 6
+    whole = tokenizer.encode(clip).codes
+    cut = _quietly(tokenizer.in_windows(seconds).encode, clip).codes
+    check = _near("long audio", "windows give the codes of one piece, but for near ties", [whole], [cut])
+    return _windowed(check, seconds, tokenizer.exact_windows[0])
+
+
+def long_decode(tokenizer: Tokenizer, clips: list[Audio]) -> Check:
+    """samples decoded in windows against one piece"""
+    tokens = tokenizer.encode(max(clips, key=len))
+    seconds = tokens.seconds / 6
+    whole = tokenizer.decode(tokens).samples
+    cut = _quietly(tokenizer.in_windows(seconds).decode, tokens).samples
+    worst = float(np.abs(whole - cut).max())
+    measured, promise = f"largest difference {worst:.1e}", f"windows change no sample by more than {SEAM:g}"
+    check = Check("long decode", promise, worst <= SEAM, measured, {"largest": worst})
+    return _windowed(check, seconds, tokenizer.exact_windows[1])
+
+
+def token_file(tokenizer: Tokenizer, clips: list[Audio]) -> Check:
+    """a saved file comes back equal, and foreign tokens are refused"""
+    tokens = tokenizer.encode(clips[0])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.tokens.safetensors"
+        tokens.save(path)
+        equal = Tokens.load(path) == tokens
+        size = path.stat().st_size
+    refused = False
+    try:
+        tokenizer.decode(replace(tokens, fingerprint="0" * len(tokens.fingerprint)))
+    except TokenError:
+        refused = True
+    return Check(
+        "token file",
+        "a saved file loads equal; tokens of another model are refused",
+        equal and refused,
+        f"{'equal' if equal else 'differs'}, foreign {'refused' if refused else 'accepted'}, {size} bytes",
+        {"bytes": size},
+    )
+
+
+CHECKS: tuple[Callable[[Tokenizer, list[Audio]], Check], ...] = (
+    length_law, round_trip_length, same_twice, batch_equals_single,
+    padded_batch, long_audio, long_decode, token_file,
+)  # fmt: skip
+
+
+def _quietly(call: Callable[[Any], Any], argument: Any) -> Any:
+    """Without the warning that windows may be approximate: that is what gets measured here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return call(argument)
+
+
+def _timed(check: Callable[[Tokenizer, list[Audio]], Check], tokenizer: Tokenizer, clips: list[Audio]) -> Check:
+    begin = time.perf_counter()
+    try:
+        result = check(tokenizer, clips)
+    except SpeechtokError as error:
+        result = Check(check.__name__.replace("_", " "), check.__doc__ or "", False, f"failed: {error}")
+    return replace(result, seconds=round(time.perf_counter() - begin, 3))
+
+
+def _lengths(hop: int) -> list[int]:
+    """Sample counts around the frame borders, then random ones."""
+    drawn = np.random.default_rng(0).integers(1, 20 * hop, 16)
+    return [1, max(1, hop - 1), hop, hop + 1, 2 * hop - 1, 2 * hop, 3 * hop + 1, *(int(length) for length in drawn)]
+
+
+def _clip(audio: Audio) -> Audio:
+    return _cut(audio, min(len(audio), round(CLIP_SECONDS * audio.rate)))
+
+
+def _cut(audio: Audio, length: int) -> Audio:
+    """The first ``length`` samples, repeating the recording where it is shorter."""
+    return Audio(np.resize(audio.samples, length), audio.rate)
+
+
+def _uneven(clips: list[Audio]) -> list[Audio]:
+    """At least three recordings of different lengths."""
+    return [_cut(clips[i % len(clips)], max(1, len(clips[i % len(clips)]) * (10 - 3 * i) // 10)) for i in range(3)]
+
+
+def _flips(expected: list[np.ndarray], found: list[np.ndarray]) -> tuple[int, int]:
+    """Codes that differ, and codes in all; a different shape counts as all of them."""
+    total = sum(codes.size for codes in expected)
+    if [codes.shape for codes in expected] != [codes.shape for codes in found]:
+        return total, total
+    return sum(int((a != b).sum()) for a, b in zip(expected, found, strict=True)), total
+
+
+def _equal(name: str, promise: str, expected: list[np.ndarray], found: list[np.ndarray]) -> Check:
+    wrong, total = _flips(expected, found)
+    return Check(name, promise, wrong == 0, f"{wrong} of {total} codes differ", {"codes": total, "differ": wrong})
+
+
+def _near(name: str, promise: str, expected: list[np.ndarray], found: list[np.ndarray]) -> Check:
+    wrong, total = _flips(expected, found)
+    return Check(
+        name, f"{promise} (at most {NEAR_TIES:.0%})", wrong <= NEAR_TIES * total,
+        f"{wrong} of {total} codes differ ({wrong / total:.2%})", {"codes": total, "differ": wrong},
+    )  # fmt: skip
+
+
+def _windowed(check: Check, seconds: float, exact: bool) -> Check:
+    """The check with the windows it used; nothing is promised where windows are an approximation."""
+    check = replace(check, measured=f"{check.measured}, windows of {seconds:.1f} s")
+    if exact:
+        return check
+    return replace(check, passed=None, promise="approximate: this model sees its whole input at once")

@@ -1,0 +1,65 @@
+"""Fixtures for every test: synthetic speech, the bundled clips, and the shared folder where there is one."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+from speechtok.audio import Audio
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The same examples on every run: a failure is the change's, not the draw's. No deadline: machines differ.
+hypothesis.settings.register_profile(
+    "speechtok",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("speechtok")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of corpora and reference tensors: SPEECHTOK_SHARED, else `shared` beside the checkout."""
+    folder = Path(os.environ.get("SPEECHTOK_SHARED") or ROOT.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"no shared folder at {folder}; set SPEECHTOK_SHARED to run this test")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_clips() -> list[Path]:
+    """The bundled recordings, in the order of their manifest."""
+    folder = ROOT / "src" / "speechtok" / "assets" / "demo"
+    if not (folder / "manifest.json").is_file():
+        pytest.skip(f"no bundled clips at {folder}")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return [folder / entry["file"] for entry in manifest["utterances"]]
+
+
+@pytest.fixture(scope="session")
+def speech() -> Callable[..., Audio]:
+    """speech(seconds, rate=16000, seed=0): a voice-like signal, the same for the same arguments."""
+    return synthetic_speech
+
+
+def synthetic_speech(seconds: float, rate: int = 16000, seed: int = 0) -> Audio:
+    """Syllables of a gliding harmonic voice with a falling spectrum, hiss between them, peak 0.5."""
+    random = np.random.default_rng(seed)
+    time = np.arange(max(1, round(seconds * rate))) / rate
+    pitch = random.uniform(90, 220) * (1 + 0.2 * np.sin(2 * np.pi * random.uniform(0.3, 0.8) * time))
+    phase = 2 * np.pi * np.cumsum(pitch) / rate
+    harmonics = np.arange(1, 1 + int(min(3500, 0.45 * rate) / pitch.max()))
+    formants = random.uniform((300, 900, 2200), (800, 1800, 3000))
+    heights = pitch.mean() * harmonics[:, None]
+    gains = (np.exp(-(((heights - formants) / 250) ** 2)).sum(axis=1) + 0.05) / np.sqrt(harmonics)
+    voice = (gains[:, None] * np.sin(harmonics[:, None] * phase)).sum(axis=0)
+    syllables = np.clip(np.sin(2 * np.pi * 2.0 * time + random.uniform(0, 6)) + 0.3, 0, 1)
+    signal = voice * syllables + 0.02 * random.standard_normal(len(time))
+    return Audio((0.5 * signal / np.abs(signal).max()).astype(np.float32), rate)

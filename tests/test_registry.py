@@ -1,0 +1,168 @@
+"""How a name becomes a tokenizer, and what is said when it does not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+import speechtok
+from speechtok.errors import CheckpointError, SpeechtokError
+from speechtok.tokenizers import registry
+from speechtok.tokenizers.checkpoint import save_codec
+from speechtok.verify import verify
+from tiny import signal, tiny_codec, tiny_tokenizer
+
+CARD = {"scheme": "A", "semantic_levels": [], "licence_weights": "CC0-1.0", "licence_code": "Apache-2.0"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    save_codec(tiny_codec("frame"), path, CARD)
+    return path
+
+
+@pytest.fixture
+def official(shared):
+    path = shared / "golden" / "speechtokenizer-elu"
+    if not path.is_dir():
+        pytest.skip(f"no official files at {path}")
+    return path
+
+
+def test_a_folder_loads_with_its_card(folder):
+    tokenizer = speechtok.load(folder)
+    assert (tokenizer.name, tokenizer.scheme, tokenizer.semantic_levels) == ("tiny", "A", ())
+    assert tokenizer.licence == "CC0-1.0"
+    assert tokenizer.fingerprint == tiny_tokenizer("frame").fingerprint
+
+
+@pytest.mark.parametrize("place", ["config.json", "model.safetensors"])
+def test_a_folder_without_one_of_its_files_is_refused(folder, tmp_path, place):
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / place).unlink()
+    with pytest.raises(CheckpointError, match=f"copy: no {'config' if 'config' in place else 'weights'}"):
+        speechtok.load(tmp_path / "copy")
+
+
+def test_a_folder_above_the_model_says_where_it_is(folder):
+    with pytest.raises(CheckpointError, match=r"did you mean .*tiny\?"):
+        speechtok.load(folder.parent)
+
+
+def test_several_weight_files_must_be_told_apart(folder, tmp_path):
+    shutil.copy(folder / "config.json", tmp_path)
+    for name in ("a.pt", "b.pt"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"several weight files \(a\.pt, b\.pt\)"):
+        speechtok.load(tmp_path)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(CheckpointError, match=r"known names are .*fnlp/SpeechTokenizer"):
+        speechtok.load("speechtokenizer")
+
+
+@pytest.mark.parametrize("files", [("a.json",), ("a.pt", "b.pt"), ("a.json", "b.pt", "c.pt")], ids=len)
+def test_a_pair_must_be_a_pair(files):
+    with pytest.raises(CheckpointError, match="pair"):
+        speechtok.load(files)
+
+
+def test_official_files_load_as_folder_as_pair_and_as_weights(official):
+    config, weights = official / "config.json", official / "SpeechTokenizer.pt"
+    places = (official, str(official), (config, weights), [str(weights), str(config)], weights)
+    assert len({speechtok.load(place).fingerprint for place in places}) == 1
+    assert {speechtok.load(place).name for place in places[:4]} == {"speechtokenizer-elu"}
+
+
+def test_converted_official_files_are_the_same_tokenizer(official, tmp_path):
+    from speechtok.cli import main
+
+    argv = ["convert", official / "SpeechTokenizer.pt", official / "config.json", "-o", tmp_path / "new"]
+    assert main([str(word) for word in argv]) == 0
+    converted, original = speechtok.load(tmp_path / "new"), speechtok.load(official)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["config.json", "model.safetensors"]
+    audio = signal(1.0, rate=16000)
+    assert converted.fingerprint == original.fingerprint
+    assert (converted.encode(audio).codes == original.encode(audio).codes).all()
+
+
+# the Hub, without a network
+
+
+@pytest.mark.parametrize(
+    ("name", "repository", "prefix"),
+    [
+        ("fnlp/SpeechTokenizer", "fnlp/SpeechTokenizer", "speechtokenizer_hubert_avg/"),
+        ("fnlp/AnyGPT-speech-modules", "fnlp/AnyGPT-speech-modules", "speechtokenizer/"),
+        ("some/codec", "some/codec", ""),
+        ("some/codec/sub/folder", "some/codec", "sub/folder/"),
+    ],
+)
+def test_a_hub_id_fetches_only_the_files_it_needs(monkeypatch, folder, tmp_path, name, repository, prefix):
+    asked = {}
+
+    def fake(repo, allow_patterns):
+        asked[repo] = allow_patterns
+        shutil.copytree(folder, tmp_path / prefix, dirs_exist_ok=True)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
+    assert speechtok.load(name).name == name
+    assert list(asked) == [repository]
+    assert {Path(pattern).name for pattern in asked[repository]} >= {"config.json", "SpeechTokenizer.pt"}
+    assert all(pattern.startswith(prefix) and "*" not in pattern for pattern in asked[repository])
+
+
+@pytest.mark.parametrize("error", [OSError("no route\nto host"), RuntimeError(), ValueError("bad id")], ids=repr)
+def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch, error):
+    def fake(*_, **__):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
+    with pytest.raises(CheckpointError, match="connect to the network or give the folder") as caught:
+        speechtok.load("some/codec")
+    assert "some/codec" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# the list
+
+
+def test_entries_carry_true_rates():
+    entry = next(entry for entry in speechtok.models() if entry.name == "fnlp/SpeechTokenizer")
+    assert (entry.frame_rate, entry.levels, entry.bitrate) == (50, 8, 4000)
+
+
+def test_a_bundled_folder_is_listed_and_loads_by_name(monkeypatch, folder):
+    monkeypatch.setattr(registry, "BUNDLED", folder.parent)
+    entry, tokenizer = speechtok.models()[0], speechtok.load("tiny")
+    assert (entry.name, entry.bundled, entry.scheme, entry.licence_weights) == ("tiny", True, "A", "CC0-1.0")
+    assert (entry.sample_rate, entry.hop, entry.bitrate) == (8000, 40, tokenizer.bitrate)
+    assert json.loads(json.dumps(entry.to_dict()))["codebook_sizes"] == list(tokenizer.codebook_sizes)
+
+
+bundled = [entry.name for entry in speechtok.models() if entry.bundled]
+
+
+@pytest.mark.parametrize("name", bundled or [pytest.param(None, marks=pytest.mark.skip("no bundled model"))])
+def test_a_bundled_model_keeps_every_promise(name):
+    tokenizer = speechtok.load(name)
+    broken = {check.name: check.measured for check in verify(tokenizer) if check.passed is False}
+    assert broken == {}
+
+
+@pytest.mark.skipif(bundled != [], reason="there is a bundled model")
+def test_without_a_bundled_model_the_default_says_so():
+    with pytest.raises(SpeechtokError, match="speechtok-base"):
+        speechtok.load()
+
+
+@pytest.mark.skipif(registry.DEFAULT not in bundled, reason="the default model is not bundled yet")
+def test_the_default_is_bundled():
+    assert speechtok.load().fingerprint == speechtok.load(registry.DEFAULT).fingerprint

@@ -1,0 +1,171 @@
+"""The codec trainer in miniature: it learns, resumes exactly, and refuses what it should."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from speechtok.config import from_yaml
+from speechtok.errors import AudioError, CheckpointError, ConfigError
+from speechtok.train.codec import State, adversarial_ramp, scales_of_step, train, train_step
+from speechtok.train.data import Crops, WaveStore, read_manifest
+from speechtok.train.losses import MultiScaleMel, discriminator_loss, feature_loss
+from speechtok.train.recipe import CodecRecipe
+from speechtok.train.snapshot import load_snapshot, save_snapshot
+
+RECIPE = """
+steps: 8
+quantize_from: 2
+log_every: 4
+validate_every: 4
+checkpoint_every: 4
+data: {seconds: 0.16, batch: 2, validation_files: 1}
+codec:
+  backbone: frame
+  dimension: 8
+  semantic_dimension: 8
+  codebook_size: 16
+  n_q: 2
+  quantizer: {dropout: 0.5, kmeans_iterations: 2}
+  frame: {width: 16, expansion: 2, encoder_blocks: 1, decoder_blocks: 1}
+mel: {windows: [256, 512], bands: [10, 20]}
+adversary: {start: 3, ramp: 2, seconds: 0.08, per_step: 1, stft: {filters: 4, windows: [256, 128]}}
+"""
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Manifest of four short chirps: three for training, one held out."""
+    rows = ["path\tsplit\tspeaker\ttext"]
+    for i in range(4):
+        t = np.arange(8000) / 16000
+        soundfile.write(tmp_path / f"{i}.wav", 0.3 * np.sin(2 * np.pi * (200 + 100 * i) * t * (1 + t)), 16000)
+        rows.append(f"{i}.wav\t{'dev' if i == 3 else 'train'}\ts\ttext")
+    (tmp_path / "corpus.tsv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+def make_recipe(corpus, *overrides: str) -> CodecRecipe:
+    places = [f"data.manifests=[{corpus}/corpus.tsv]", f"data.cache={corpus}/cache"]
+    return from_yaml(CodecRecipe, corpus / "recipe.yaml", [*places, *overrides])
+
+
+def weights(folder):
+    return load_snapshot(folder / "checkpoint.safetensors")
+
+
+def assert_same(one, other, where=""):
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, list):
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{where}/{i}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other, where
+
+
+def test_stop_and_resume_equals_never_stopping_bit_for_bit(corpus):
+    recipe = make_recipe(corpus)
+    train(recipe, corpus / "straight")
+    train(recipe, corpus / "broken", stop_at=4)
+    train(recipe, corpus / "broken")
+    assert_same(weights(corpus / "straight"), weights(corpus / "broken"))
+
+
+def test_run_leaves_model_log_and_recipe(corpus):
+    train(make_recipe(corpus), corpus / "run")
+    rows = [json.loads(line) for line in (corpus / "run/log.jsonl").read_text().splitlines()]
+    assert [(r["kind"], r["step"]) for r in rows] == [
+        (kind, step) for step in (4, 8) for kind in ("train", "validation")
+    ]
+    assert {"mel/l1", "magnitude/l1", "commitment/mse", "adversarial/lsgan", "discriminator/lsgan"} <= set(rows[-2])
+    assert (corpus / "run/model/model.safetensors").exists() and (corpus / "run/recipe.json").exists()
+
+
+def test_losses_fall_on_a_single_batch(corpus):
+    options = ("weights.adversarial=0", "optimisation.warmup=1", "quantize_from=0", "optimisation.rate=0.01", "steps=99")
+    recipe = make_recipe(corpus, *options)
+    store = WaveStore.build(read_manifest(corpus / "corpus.tsv", "train"), 16000, corpus / "cache")
+    state, wave = State(recipe), torch.from_numpy(Crops(store, recipe.samples, 2, 0)(0))
+    history = [train_step(state, wave) for _ in range(60)]
+    assert history[-1]["magnitude/l1"] < 0.6 * history[0]["magnitude/l1"]
+    assert history[-1]["mel/l1"] < 0.6 * history[0]["mel/l1"]
+
+
+def test_another_recipe_in_the_same_folder_is_refused(corpus):
+    train(make_recipe(corpus), corpus / "run", stop_at=4)
+    with pytest.raises(ConfigError, match="weights"):
+        train(make_recipe(corpus, "weights.mel=3"), corpus / "run")
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("codec.frame.wide=3", "wide"),
+        ("steps=many", "steps"),
+        ("weights.mel", "name=value"),
+        ("data.manifests=[]", "manifests"),
+        ("data.seconds=0.01", "shorter"),
+        ("codec.backbone=resnet", "resnet"),
+        ("data.manifests=[missing.tsv]", "missing.tsv"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_named_in_one_line(corpus, override, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        train(make_recipe(corpus, override), corpus / "run", stop_at=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_audio_is_named(corpus):
+    (corpus / "1.wav").unlink()
+    with pytest.raises(AudioError, match=r"1\.wav"):
+        train(make_recipe(corpus), corpus / "run", stop_at=1)
+
+
+def test_crops_depend_on_seed_and_step_alone_and_split_over_processes(corpus):
+    store = WaveStore.build(read_manifest(corpus / "corpus.tsv", "train"), 16000, corpus / "cache")
+    crops = Crops(store, 4000, 4, seed=1, gain_db=(-6, 3))
+    assert np.array_equal(crops(7), crops(7)) and not np.array_equal(crops(7), crops(8))
+    whole = crops(7)
+    for process in range(2):
+        assert np.array_equal(crops(7, process, 2), whole[process::2])
+
+
+def test_store_holds_the_samples_of_the_files(corpus):
+    rows = read_manifest(corpus / "corpus.tsv", "train")
+    store = WaveStore.build(rows, 16000, corpus / "cache")
+    for wave, row in zip([store[i] for i in range(len(store))], rows, strict=True):
+        np.testing.assert_allclose(wave, soundfile.read(row.path)[0], atol=1e-4)
+    again = WaveStore.build(rows, 16000, corpus / "cache")
+    assert isinstance(again.samples, np.memmap) and np.array_equal(again.samples, store.samples)
+
+
+def test_adversary_starts_on_time_and_takes_turns(corpus):
+    recipe = make_recipe(corpus)
+    assert [adversarial_ramp(recipe, step) for step in (0, 2, 3, 4, 9)] == [0, 0, 0.5, 1, 1]
+    assert [scales_of_step(recipe, step) for step in range(3)] == [(0,), (1,), (0,)]
+
+
+def test_perfect_reconstruction_costs_nothing():
+    wave = torch.randn(2, 4000)
+    assert float(MultiScaleMel(16000, (256, 512), (10, 20))(wave, wave)) == 0
+    judged = [(torch.ones(2, 3), [torch.randn(2, 4)])]
+    assert float(feature_loss(judged, judged)) == 0
+    assert float(discriminator_loss(judged, [(torch.zeros(2, 3), [])])) == 0
+
+
+def test_snapshot_round_trip_and_refusals(tmp_path):
+    state = {"a": {0: torch.arange(3), "b": [1, 2.5, None, "x"]}, "t": torch.eye(2)}
+    save_snapshot(tmp_path / "s", state)
+    assert_same(load_snapshot(tmp_path / "s"), state)
+    data = (tmp_path / "s").read_bytes()
+    (tmp_path / "s").write_bytes(data[:-4])
+    with pytest.raises(CheckpointError):
+        load_snapshot(tmp_path / "s")
