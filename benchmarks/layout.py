@@ -4,10 +4,10 @@
     python benchmarks/layout.py --filters 32 --batch 8 --seconds 1 --train
 
 Every layer kind of SpeechTokenizer is timed in three ways that take turns, so that a busy machine slows all of
-them; medians are compared. With one thread processor time is taken, which other programs disturb less. ``product`` and ``convolution`` are the two arithmetics of ``speechtok.nn.conv``,
-``time-major`` is the library's convolution on channels_last activations. Ratios are times of the convolution over
-times of the other: above 1 the other is faster. ``rule`` says which one ``speechtok.nn.conv`` takes. Padding is not
-timed.
+them; medians are compared, and with one thread it is processor time that is taken. ``convolution`` and ``product``
+are the two arithmetics of ``speechtok.nn.conv``, ``time-major`` is the library's convolution on channels_last
+activations. Ratios are times of the convolution over times of the other: above 1 the other is faster. ``rule`` says
+which one ``speechtok.nn.conv`` takes. Padding is not timed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How good is the frame codec before any training? PESQ and STOI of its linear start, and of the start without its parts.
+"""How good is the frame codec before any training? PESQ and STOI of its linear start, whole and without its parts.
 
     python benchmarks/start.py --data librispeech.tsv [--files 12] [--json OUT]
 
@@ -20,7 +20,6 @@ from speechtok.audio import read
 from speechtok.bench.metrics import pesq_wb, stoi
 from speechtok.nn.frame import FrameConfig, FrameDecoder, FrameEncoder, start_from_principal_components
 from speechtok.nn.quantizers import QuantizerConfig, ResidualVQ
-from speechtok.nn.spectrum import unit
 from speechtok.train.data import read_manifest
 
 RATE, DIMENSION = 16000, 128
@@ -56,7 +55,7 @@ def score(config: FrameConfig, levels: int | None, speech: torch.Tensor, waves: 
         if levels:
             latent = quantizer.decode(quantizer.encode(latent, levels))
         features, phasor = decoder.predict(latent)
-        random = unit(torch.randn(phasor.shape, dtype=phasor.dtype))
+        random = torch.randn(phasor.shape, dtype=phasor.dtype)
         again = decoder.render(features, random, config.consistency_iterations)[0, : len(wave)]
         pairs.append((wave, again.numpy()))
     return {

@@ -353,9 +353,8 @@ def test_demo_hands_over_its_folder_and_model(cli, monkeypatch, tmp_path):
     calls = []
     fake = types.SimpleNamespace(run_demo=lambda *args: calls.append(args) or tmp_path / "report.html")
     monkeypatch.setitem(sys.modules, "speechtok.demo", fake)
-    code, out, _ = cli("demo", "-o", tmp_path, "--model", "m")
-    assert (code, calls) == (0, [(tmp_path, "m")])
-    assert out.strip() == str(tmp_path / "report.html")
+    assert cli("demo", "-o", tmp_path, "--model", "m")[0] == 0
+    assert calls == [(tmp_path, "m")]
 
 
 def test_train_hands_over_recipe_and_overrides(cli, monkeypatch, tmp_path):

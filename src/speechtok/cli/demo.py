@@ -18,8 +18,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the report and say where it is."""
+    """Write the report, whose place is printed last."""
     from speechtok.demo import run_demo
 
-    print(run_demo(args.output, args.model))
+    run_demo(args.output, args.model)
     return 0

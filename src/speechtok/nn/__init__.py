@@ -1,1 +1,1 @@
-"""Layers and models. Activations inside are time-major, ``[B, N, C]``."""
+"""Layers and models. Latents pass between modules time-major, ``[B, N, C]``."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechtok.errors import ConfigError
-from speechtok.nn.spectrum import Spectrum, make_consistent, unit
+from speechtok.nn.spectrum import Spectrum, make_consistent
 
 LATENT_SCALE = 3.0
 """Divides the principal components: the weakest that matter then have a spread near one, the trunks' natural scale."""
@@ -168,11 +168,11 @@ class FrameDecoder(nn.Module):
         return self.render(features, phasor, self.config.consistency_iterations, lengths)
 
     def predict(self, latent: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Features ``[B, N, stack * bins]`` (see :class:`LogSpectrum`) and complex phasors ``[B, M, bins]``."""
+        """Features ``[B, N, stack * bins]`` (see :class:`LogSpectrum`) and complex ``[B, M, bins]`` with the phases."""
         out = self.trunk(latent, frame_mask(lengths, 1, latent.shape[1]))
         residual, real, imaginary = out.split(self.features.size, dim=2)
         shape = (latent.shape[0], -1, self.features.spectrum.bins)
-        return self.linear(latent) + residual, unit(torch.complex(real.reshape(shape), imaginary.reshape(shape)))
+        return self.linear(latent) + residual, torch.complex(real.reshape(shape), imaginary.reshape(shape))
 
     def render(self, features: Tensor, phasor: Tensor, iterations: int, lengths: Tensor | None = None) -> Tensor:
         """Waveform of predicted features and phasors, ``[B, N * hop]``."""

@@ -151,7 +151,7 @@ class ResidualVQ(nn.Module):
             mask: ``[B, N]``, True on real frames; padding teaches no codebook.
         """
         if self.training and not self.layers[0].inited:
-            self.initialise(latent.detach()[mask] if mask is not None else latent.detach().flatten(0, 1))
+            self.initialise(_frames(latent.detach(), mask))
         kept = self._draw_levels(latent.shape[0], latent.device)
         step = self._official_step if self.config.reproduce_official_gradient else self._step
         residual, total, first = latent, torch.zeros_like(latent), None
@@ -159,9 +159,7 @@ class ResidualVQ(nn.Module):
         for level, layer in enumerate(self.layers):
             quantized, following, indices, loss = step(layer, residual)
             if self.training:
-                vectors = residual.detach()
-                flat = (vectors[mask], indices[mask]) if mask is not None else (vectors.flatten(0, 1), indices.flatten())
-                revived.append(layer.update(*flat))
+                revived.append(layer.update(_frames(residual.detach(), mask), _frames(indices, mask)))
             keep = (level < kept).to(latent.dtype).view(-1, 1, 1)
             total = total + keep * quantized
             losses.append((keep * loss).mean() if mask is None else _masked_mean(keep * loss, mask))
@@ -228,6 +226,11 @@ def kmeans(vectors: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Ten
 
 def _straight_through(continuous: Tensor, quantized: Tensor) -> Tensor:
     return continuous + (quantized - continuous).detach()
+
+
+def _frames(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Real frames of a batch in one row, ``[B, N, ...] -> [M, ...]``."""
+    return values.flatten(0, 1) if mask is None else values[mask]
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

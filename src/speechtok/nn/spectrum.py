@@ -43,21 +43,31 @@ class Spectrum(nn.Module):
         frames = F.pad(wave, self.padding).unfold(1, self.n_fft, self.hop)
         return torch.fft.rfft(frames * self.window)
 
-    def synthesise(self, spectrum: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``complex spectrum[B, M, bins] -> wave[B, M * hop]``; frames outside ``mask[B, M]`` do not exist."""
+    def synthesise(self, spectrum: Tensor, mask: Tensor | None = None, envelope: Tensor | None = None) -> Tensor:
+        """``complex spectrum[B, M, bins] -> wave[B, M * hop]``; frames outside ``mask[B, M]`` do not exist.
+
+        ``envelope`` is what :meth:`envelope` gives for the same frames, for callers that need it often.
+        """
         frames = torch.fft.irfft(spectrum, n=self.n_fft) * self.window
-        if mask is None:
-            mask = frames.new_ones(1, frames.shape[1])
-        weight = mask.unsqueeze(2).to(frames.dtype)
-        envelope = self._overlap_add(weight * self.window.square())
-        return self._overlap_add(frames * weight) / envelope.clamp_min(1e-6)
+        if mask is not None:
+            frames = frames * mask.unsqueeze(2)
+        if envelope is None:
+            envelope = self.envelope(frames.shape[1], mask)
+        return self._overlap_add(frames) / envelope
+
+    def envelope(self, count: int, mask: Tensor | None = None) -> Tensor:
+        """Sum of the squared windows that cover each sample of ``count`` frames, ``[1 or B, count * hop]``."""
+        mask = self.window.new_ones(1, count) if mask is None else mask
+        return self._overlap_add(mask.unsqueeze(2) * self.window.square()).clamp_min(1e-6)
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """``frames[B, M, n_fft] -> [B, M * hop]``, padding cut off."""
         batch, count, _ = frames.shape
         parts = self.n_fft // self.hop
         pieces = frames.reshape(batch, count, parts, self.hop)
-        total = sum(F.pad(pieces[:, :, i], (0, 0, i, parts - 1 - i)) for i in range(parts))
+        total = frames.new_zeros(batch, count + parts - 1, self.hop)
+        for i in range(parts):
+            total[:, i : i + count] += pieces[:, :, i]
         left = self.padding[0]
         return total.reshape(batch, -1)[:, left : left + count * self.hop]
 
@@ -73,7 +83,7 @@ def make_consistent(
     Args:
         spectrum: the analysis pair.
         magnitude: ``[B, M, bins]``, non-negative.
-        phasor: complex ``[B, M, bins]`` of modulus one.
+        phasor: complex ``[B, M, bins]``; only its phases count.
         iterations: 0 gives the plain inverse transform.
         mask: ``[B, M]`` of real frames.
 
@@ -81,14 +91,16 @@ def make_consistent(
         ``wave[B, M * hop]``
     """
     inside = None if mask is None else mask.repeat_interleave(spectrum.hop, 1)
-    wave, before = spectrum.synthesise(magnitude * phasor, mask), None
+    envelope = spectrum.envelope(magnitude.shape[1], mask)
+    wave, before = spectrum.synthesise(with_magnitude(magnitude, phasor), mask, envelope), None
     for _ in range(iterations):
-        reached = spectrum.analyse(wave if inside is None else wave * inside)
-        ahead = reached if before is None else reached + MOMENTUM * (reached - before)
-        wave, before = spectrum.synthesise(magnitude * unit(ahead), mask), reached
+        reached = torch.view_as_real(spectrum.analyse(wave if inside is None else wave * inside))
+        ahead = reached if before is None else torch.lerp(before, reached, 1 + MOMENTUM)
+        wave = spectrum.synthesise(with_magnitude(magnitude, torch.view_as_complex(ahead)), mask, envelope)
+        before = reached
     return wave if inside is None else wave * inside
 
 
-def unit(values: Tensor) -> Tensor:
-    """Complex numbers scaled to modulus one (zero stays zero), with a bounded gradient."""
-    return values * torch.rsqrt(values.real.square() + values.imag.square() + 1e-12)
+def with_magnitude(magnitude: Tensor, values: Tensor) -> Tensor:
+    """``magnitude`` with the phases of complex ``values`` (zero stays zero), with a bounded gradient."""
+    return values * (magnitude * torch.rsqrt(values.real.square() + values.imag.square() + 1e-12))

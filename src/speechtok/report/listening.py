@@ -105,7 +105,8 @@ def _model_facts(run: Run, summaries: Sequence[LevelSummary]) -> Html:
         "Licence of the weights": model["licence"],
         "Fingerprint": tag("code", model["fingerprint"]),
     }
-    return facts(shown)
+    note = tag("p", model["note"], class_="note") if model.get("note") else ""
+    return Html(facts(shown) + note)
 
 
 def _quality(summaries: Sequence[LevelSummary], count: int, seconds: float) -> list[Html]:

@@ -38,6 +38,8 @@ class Tokenizer(ABC):
     """Levels that were taught content; the others are acoustic."""
     licence: str = "not stated"
     """Licence of the weights."""
+    note: str = ""
+    """What a user of this very model must know."""
     causal: bool = False
     exact_windows: tuple[bool, bool] = (True, True)
     """Whether encoding and decoding long audio in windows gives, but for rounding, what one piece gives."""
@@ -170,6 +172,7 @@ class Tokenizer(ABC):
             "bitrate": self.bitrate,
             "causal": self.causal,
             "licence": self.licence,
+            "note": self.note,
             "fingerprint": self.fingerprint,
         }
 

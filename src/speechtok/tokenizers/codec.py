@@ -41,6 +41,7 @@ class CodecTokenizer(Tokenizer):
         scheme: str = "E",
         semantic_levels: tuple[int, ...] = (0,),
         licence: str = "not stated",
+        note: str = "",
         device: str = "cpu",
         chunk_seconds: float = 30.0,
         exact_seconds: float = 120.0,
@@ -53,6 +54,7 @@ class CodecTokenizer(Tokenizer):
             scheme: ``E`` where the first level was taught content, ``A`` for a plain codec.
             semantic_levels: the levels that were taught.
             licence: of the weights.
+            note: what a user of this very model must know.
             device: anything torch understands. Codes from another device may differ in near ties.
             chunk_seconds: new audio per window where the receptive field is finite.
             exact_seconds: longest audio taken in one piece where it is not.
@@ -67,6 +69,7 @@ class CodecTokenizer(Tokenizer):
         self.codebook_sizes = (config.codebook_size,) * config.n_q
         self.semantic_levels = semantic_levels
         self.licence = licence
+        self.note = note
         self.causal = config.causal
         self.chunk_seconds = chunk_seconds
         self.exact_seconds = exact_seconds

@@ -137,6 +137,7 @@ def load(name: str | Path | Sequence[str | Path] | None = None, device: str = "c
         scheme=card.get("scheme", "E"),
         semantic_levels=tuple(card.get("semantic_levels", (0,))),
         licence=card.get("licence_weights", HUB[label].entry.licence_weights if label in HUB else "not stated"),
+        note=card.get("note", ""),
         device=device,
     )
 
