@@ -9,7 +9,8 @@ import torch
 
 from speechtok.config import from_yaml
 from speechtok.errors import AudioError, CheckpointError, ConfigError
-from speechtok.train.codec import State, adversarial_ramp, scales_of_step, train, train_step
+from speechtok.train.adversary import adversarial_ramp, judges_of_step
+from speechtok.train.codec import State, train, train_step
 from speechtok.train.data import Crops, WaveStore, read_manifest
 from speechtok.train.losses import MultiScaleMel, discriminator_loss, feature_loss
 from speechtok.train.recipe import CodecRecipe
@@ -35,20 +36,8 @@ adversary: {start: 3, ramp: 2, seconds: 0.08, per_step: 1, stft: {filters: 4, wi
 """
 
 
-@pytest.fixture
-def corpus(tmp_path):
-    """Manifest of four short chirps: three for training, one held out."""
-    rows = ["path\tsplit\tspeaker\ttext"]
-    for i in range(4):
-        t = np.arange(8000) / 16000
-        soundfile.write(tmp_path / f"{i}.wav", 0.3 * np.sin(2 * np.pi * (200 + 100 * i) * t * (1 + t)), 16000)
-        rows.append(f"{i}.wav\t{'dev' if i == 3 else 'train'}\ts\ttext")
-    (tmp_path / "corpus.tsv").write_text("\n".join(rows) + "\n")
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    return tmp_path
-
-
 def make_recipe(corpus, *overrides: str) -> CodecRecipe:
+    (corpus / "recipe.yaml").write_text(RECIPE)
     places = [f"data.manifests=[{corpus}/corpus.tsv]", f"data.cache={corpus}/cache"]
     return from_yaml(CodecRecipe, corpus / "recipe.yaml", [*places, *overrides])
 
@@ -90,8 +79,8 @@ def test_run_leaves_model_log_and_recipe(corpus):
 
 
 def test_losses_fall_on_a_single_batch(corpus):
-    options = ("weights.adversarial=0", "optimisation.warmup=1", "quantize_from=0", "optimisation.rate=0.01", "steps=99")
-    recipe = make_recipe(corpus, *options)
+    options = ("weights.adversarial=0", "optimisation.warmup=1", "optimisation.rate=0.01")
+    recipe = make_recipe(corpus, *options, "quantize_from=0", "steps=99")
     store = WaveStore.build(read_manifest(corpus / "corpus.tsv", "train"), 16000, corpus / "cache")
     state, wave = State(recipe), torch.from_numpy(Crops(store, recipe.samples, 2, 0)(0))
     history = [train_step(state, wave) for _ in range(60)]
@@ -135,7 +124,7 @@ def test_crops_depend_on_seed_and_step_alone_and_split_over_processes(corpus):
     assert np.array_equal(crops(7), crops(7)) and not np.array_equal(crops(7), crops(8))
     whole = crops(7)
     for process in range(2):
-        assert np.array_equal(crops(7, process, 2), whole[process::2])
+        assert np.array_equal(crops(7, process, 2), whole[2 * process : 2 * process + 2])
 
 
 def test_store_holds_the_samples_of_the_files(corpus):
@@ -150,7 +139,7 @@ def test_store_holds_the_samples_of_the_files(corpus):
 def test_adversary_starts_on_time_and_takes_turns(corpus):
     recipe = make_recipe(corpus)
     assert [adversarial_ramp(recipe, step) for step in (0, 2, 3, 4, 9)] == [0, 0, 0.5, 1, 1]
-    assert [scales_of_step(recipe, step) for step in range(3)] == [(0,), (1,), (0,)]
+    assert [judges_of_step(recipe, step) for step in range(3)] == [(0,), (1,), (0,)]
 
 
 def test_perfect_reconstruction_costs_nothing():
