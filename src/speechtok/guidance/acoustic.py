@@ -47,7 +47,7 @@ class AcousticConfig:
     """``softmax``: KL between softmaxes over the feature dimension; ``gaussian``: KL between normal distributions with
     these means and the deviation ``temperature``."""
     temperature: float = 1.0
-    """A softmax of speaker embeddings at 1 may be nearly flat and teaches little then; the logged KL and cosine tell."""
+    """A softmax of speaker embeddings at 1 may be nearly flat and teaches little; the logged KL and cosine tell."""
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
