@@ -11,7 +11,7 @@ from speechtok.errors import ConfigError
 from speechtok.guidance.acoustic import (
     CHOICES,
     AcousticConfig,
-    AcousticGuide,
+    AlignLayer,
     gaussian_divergence,
     guided_latents,
     softmax_divergence,
@@ -39,8 +39,8 @@ def scene():
     return latent, quantizer, quantizer.encode(latent), heard
 
 
-def guide(**options) -> AcousticGuide:
-    return AcousticGuide(AcousticConfig(width=16, heads=4, **options), WIDTH, 6, 5, GRID)
+def guide(**options) -> AlignLayer:
+    return AlignLayer(AcousticConfig(width=16, heads=4, **options), WIDTH, 6, 5, GRID)
 
 
 @pytest.mark.parametrize("options", allowed(), ids=lambda options: "-".join(options.values()))

@@ -63,7 +63,7 @@ class AcousticConfig:
             raise ConfigError(f"acoustic temperature is {self.temperature}; give a number above 0")
 
 
-class AcousticGuide(nn.Module):
+class AlignLayer(nn.Module):
     """The align layer and its losses. It is trained with the codec and thrown away after.
 
     Args:
@@ -95,20 +95,21 @@ class AcousticGuide(nn.Module):
         self.project = nn.Linear(width, outputs)
 
     def forward(
-        self, latent: Tensor, quantizer: ResidualVQ, codes: Tensor, heard: SpeakerFeatures, mask: Tensor | None = None
+        self, carrier: Tensor, quantizer: ResidualVQ, codes: Tensor, heard: SpeakerFeatures, mask: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Losses ``acoustic/kl`` and ``acoustic/cosine`` (1 - cosine), unweighted, to be weighed by the trainer.
 
         Args:
-            latent: encoder output ``[B, N, D]``, which gets the gradient.
+            carrier: ``[B, N, D]`` that gets the gradient: the encoder's output, or a straight-through estimate of it.
             quantizer: whose code vectors are looked up; they get none.
-            codes: ``[B, Q, N]`` of the latent.
+            codes: ``[B, Q, N]``.
             heard: what the frozen teacher heard in the same crops.
             mask: ``[B, N]``, True on real frames.
         """
-        targets = self._targets(heard, latent.shape[1])
+        targets = self._targets(heard, carrier.shape[1])
         pairs = [
-            self._compare(x, heard, targets, mask) for x in guided_latents(self.config.guided, latent, quantizer, codes)
+            self._compare(x, heard, targets, mask)
+            for x in guided_latents(self.config.guided, carrier, quantizer, codes)
         ]
         divergence, similarity = (torch.stack(values).mean() for values in zip(*pairs, strict=True))
         return {"acoustic/kl": divergence, "acoustic/cosine": 1 - similarity}
@@ -147,22 +148,22 @@ class AcousticGuide(nn.Module):
         return pool(heard.frames, self.teacher_frame_rate, self.grid.frame_rate, frames)
 
 
-def guided_latents(guided: str, latent: Tensor, quantizer: ResidualVQ, codes: Tensor) -> list[Tensor]:
-    """What is guided, each ``[B, N, D]``: values are code vectors, gradients reach ``latent`` unchanged.
+def guided_latents(guided: str, carrier: Tensor, quantizer: ResidualVQ, codes: Tensor) -> list[Tensor]:
+    """What is guided, each ``[B, N, D]``: values are code vectors, gradients reach ``carrier`` unchanged.
 
     The straight-through estimate is taken once around each of them. The difference of two estimates, such as that of
     all levels less that of the first, would have no gradient at all.
     """
-    vectors = torch.stack(
-        [layer.lookup(row) for layer, row in zip(quantizer.layers, codes.unbind(1), strict=False)]
-    ).detach()
+    levels = zip(quantizer.layers, codes.unbind(1), strict=False)
+    vectors = torch.stack([layer.lookup(row) for layer, row in levels]).detach()
     if guided != "all_sum" and len(vectors) < 2:
         raise ConfigError(f"acoustic guided={guided} needs two levels or more; the codec has {len(vectors)}")
-    if guided == "each_residual":
-        left_over = latent - vectors.cumsum(0)[:-1]
-        return [before + (level - before).detach() for before, level in zip(left_over, vectors[1:], strict=True)]
-    value = vectors.sum(0) if guided == "all_sum" else vectors[1:].sum(0)
-    return [latent + (value - latent).detach()]
+    values = {
+        "residual_sum": lambda: [vectors[1:].sum(0)],
+        "all_sum": lambda: [vectors.sum(0)],
+        "each_residual": lambda: [*vectors[1:]],
+    }[guided]()
+    return [carrier + (value - carrier).detach() for value in values]
 
 
 def softmax_divergence(target: Tensor, predicted: Tensor, temperature: float = 1.0) -> Tensor:

@@ -50,10 +50,9 @@ class PhoneAligner:
             import pocketsphinx
         except ImportError as error:
             raise ConfigError("phone alignment needs pocketsphinx; pip install 'speechtok[align]'") from error
-        pocketsphinx.set_loglevel("FATAL")
         # Its search for the best path through the lattice drops short silences and then fails on some utterances,
         # and live normalisation carries the level of one utterance into the next.
-        self._decoder: Any = pocketsphinx.Decoder(lm=None, bestpath=False, cmn="batch")
+        self._decoder: Any = pocketsphinx.Decoder(lm=None, bestpath=False, cmn="batch", loglevel="FATAL")
         self._built: set[str] = set()
         self.build_unknown = build_unknown
 

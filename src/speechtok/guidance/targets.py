@@ -63,6 +63,13 @@ def extract(teacher: Teacher, waves: Iterable[Tensor | np.ndarray]) -> Iterator[
         yield features[0].cpu().numpy()
 
 
+def assign_units(features: Tensor, centres: Tensor) -> Tensor:
+    """Number of the nearest of ``centres[K, D]`` for ``features[B, N, D]``, whole numbers ``[B, N]``."""
+    flat = features.flatten(0, -2).float()
+    scores = torch.addmm(-0.5 * centres.square().sum(1), flat, centres.t())
+    return scores.argmax(1).reshape(features.shape[:-1])
+
+
 def _same_rate(teacher: Teacher, grid: CodecGrid) -> None:
     if teacher.law.rate != grid.rate:
         raise ConfigError(
