@@ -158,3 +158,51 @@ def test_snapshot_round_trip_and_refusals(tmp_path):
     (tmp_path / "s").write_bytes(data[:-4])
     with pytest.raises(CheckpointError):
         load_snapshot(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [[], ["codec.backbone=seanet", "weights.magnitude=0", "codec.seanet={n_filters: 2, lstm_layers: 1}"]],
+    ids=["frame", "seanet"],
+)
+def test_bf16_trains_close_to_fp32_and_keeps_fp32_weights(corpus, backbone):
+    wave, first = torch.randn(2, 2560, generator=torch.Generator().manual_seed(0)) * 0.1, {}
+    for precision in ("fp32", "bf16"):
+        recipe = make_recipe(corpus, *backbone, f"precision={precision}", "quantize_from=1", "adversary.start=0")
+        state = State(recipe)
+        first[precision] = train_step(state, wave)
+        assert all(np.isfinite(value) for value in train_step(state, wave).values())
+    assert {tensor.dtype for tensor in state.codec.state_dict().values()} == {torch.float32}
+    assert first["bf16"]["mel/l1"] != first["fp32"]["mel/l1"]
+    # an untrained SEANet says almost nothing, and the mel loss hears how that little is rounded
+    assert first["bf16"]["mel/l1"] == pytest.approx(first["fp32"]["mel/l1"], rel=0.25)
+    assert first["bf16"]["discriminator/lsgan"] == pytest.approx(first["fp32"]["discriminator/lsgan"], rel=0.1)
+
+
+class Toy(torch.nn.Module):
+    """A guide with one weight of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, codec, wave, quantized, step):
+        return {"semantic/toy": (codec.transform(quantized.first) * self.scale - 1).square().mean()}
+
+
+def test_guides_train_count_and_resume_with_the_rest(corpus):
+    recipe = make_recipe(corpus, "weights.guides={semantic/toy: 2.0}")
+    straight = train(recipe, corpus / "straight", guides=[Toy()])
+    train(recipe, corpus / "broken", stop_at=4, guides=[Toy()])
+    train(recipe, corpus / "broken", guides=[Toy()])
+    assert_same(weights(corpus / "straight"), weights(corpus / "broken"))
+    assert straight.guides[0].scale.item() != 0
+    row = json.loads((corpus / "straight/log.jsonl").read_text().splitlines()[-2])
+    assert 0 < row["semantic/toy"] < 2
+
+
+def test_places_say_where_crops_were_cut(corpus):
+    store = WaveStore.build(read_manifest(corpus / "corpus.tsv", "train"), 16000, corpus / "cache")
+    crops = Crops(store, 4000, 4, seed=1)
+    for wave, index, first in zip(crops(3), *crops.places(3), strict=True):
+        assert np.array_equal(wave, store[index][first : first + 4000])

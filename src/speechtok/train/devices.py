@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
@@ -12,7 +13,7 @@ from speechtok.errors import ConfigError
 
 
 class Devices:
-    """Device and processes as accelerate finds them; started by ``torchrun``, every process is one of many.
+    """A GPU where there is one, else the CPU; started by ``torchrun``, every process is one of many.
 
     The processes hold the same weights and draw the same random numbers; each computes its block of the batch, and
     gradients and codebook statistics are averaged over all. No module is wrapped, so the trainer calls any part of
@@ -30,7 +31,9 @@ class Devices:
             from accelerate import PartialState
         except ImportError as error:
             raise ConfigError("training needs accelerate; pip install 'speechtok[train]'") from error
-        self.world = PartialState()
+        # asked for explicitly, because accelerate leaves processes on a machine without a GPU to themselves
+        on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+        self.world = PartialState(cpu=on_cpu or not torch.cuda.is_available())
         self.device: torch.device = self.world.device
         self.process, self.processes = self.world.process_index, self.world.num_processes
         self.main: bool = self.world.is_main_process
