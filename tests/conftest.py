@@ -8,6 +8,7 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
+import soundfile
 
 from speechtok.audio import Audio
 
@@ -47,6 +48,18 @@ def demo_clips() -> list[Path]:
 def speech() -> Callable[..., Audio]:
     """speech(seconds, rate=16000, seed=0): a voice-like signal, the same for the same arguments."""
     return synthetic_speech
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    """Folder with four short chirps and their manifest ``corpus.tsv``: three for training, one held out."""
+    rows = ["path\tsplit\tspeaker\ttext"]
+    for i in range(4):
+        t = np.arange(8000) / 16000
+        soundfile.write(tmp_path / f"{i}.wav", 0.3 * np.sin(2 * np.pi * (200 + 100 * i) * t * (1 + t)), 16000)
+        rows.append(f"{i}.wav\t{'dev' if i == 3 else 'train'}\ts\ttext")
+    (tmp_path / "corpus.tsv").write_text("\n".join(rows) + "\n")
+    return tmp_path
 
 
 def synthetic_speech(seconds: float, rate: int = 16000, seed: int = 0) -> Audio:

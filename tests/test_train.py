@@ -11,7 +11,8 @@ import speechtok
 from speechtok.config import from_yaml
 from speechtok.errors import AudioError, CheckpointError, ConfigError
 from speechtok.train import release
-from speechtok.train.codec import State, adversarial_ramp, scales_of_step, train, train_step
+from speechtok.train.adversary import adversarial_ramp, judges_of_step
+from speechtok.train.codec import State, train, train_step
 from speechtok.train.data import Crops, WaveStore, read_manifest
 from speechtok.train.losses import MultiScaleMel, discriminator_loss, feature_loss
 from speechtok.train.recipe import CodecRecipe
@@ -37,20 +38,8 @@ adversary: {start: 3, ramp: 2, seconds: 0.08, per_step: 1, stft: {filters: 4, wi
 """
 
 
-@pytest.fixture
-def corpus(tmp_path):
-    """Manifest of four short chirps: three for training, one held out."""
-    rows = ["path\tsplit\tspeaker\ttext"]
-    for i in range(4):
-        t = np.arange(8000) / 16000
-        soundfile.write(tmp_path / f"{i}.wav", 0.3 * np.sin(2 * np.pi * (200 + 100 * i) * t * (1 + t)), 16000)
-        rows.append(f"{i}.wav\t{'dev' if i == 3 else 'train'}\ts\ttext")
-    (tmp_path / "corpus.tsv").write_text("\n".join(rows) + "\n")
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    return tmp_path
-
-
 def make_recipe(corpus, *overrides: str) -> CodecRecipe:
+    (corpus / "recipe.yaml").write_text(RECIPE)
     places = [f"data.manifests=[{corpus}/corpus.tsv]", f"data.cache={corpus}/cache"]
     return from_yaml(CodecRecipe, corpus / "recipe.yaml", [*places, *overrides])
 
@@ -92,8 +81,8 @@ def test_run_leaves_model_log_and_recipe(corpus):
 
 
 def test_losses_fall_on_a_single_batch(corpus):
-    hurried = ("optimisation.warmup=1", "optimisation.rate=0.01", "quantize_from=0", "steps=99")
-    recipe = make_recipe(corpus, "weights.adversarial=0", *hurried)
+    options = ("weights.adversarial=0", "optimisation.warmup=1", "optimisation.rate=0.01")
+    recipe = make_recipe(corpus, *options, "quantize_from=0", "steps=99")
     store = WaveStore.build(read_manifest(corpus / "corpus.tsv", "train"), 16000, corpus / "cache")
     state, wave = State(recipe), torch.from_numpy(Crops(store, recipe.samples, 2, 0)(0))
     history = [train_step(state, wave) for _ in range(60)]
@@ -137,7 +126,7 @@ def test_crops_depend_on_seed_and_step_alone_and_split_over_processes(corpus):
     assert np.array_equal(crops(7), crops(7)) and not np.array_equal(crops(7), crops(8))
     whole = crops(7)
     for process in range(2):
-        assert np.array_equal(crops(7, process, 2), whole[process::2])
+        assert np.array_equal(crops(7, process, 2), whole[2 * process : 2 * process + 2])
 
 
 def test_store_holds_the_samples_of_the_files(corpus):
@@ -152,7 +141,7 @@ def test_store_holds_the_samples_of_the_files(corpus):
 def test_adversary_starts_on_time_and_takes_turns(corpus):
     recipe = make_recipe(corpus)
     assert [adversarial_ramp(recipe, step) for step in (0, 2, 3, 4, 9)] == [0, 0, 0.5, 1, 1]
-    assert [scales_of_step(recipe, step) for step in range(3)] == [(0,), (1,), (0,)]
+    assert [judges_of_step(recipe, step) for step in range(3)] == [(0,), (1,), (0,)]
 
 
 def test_perfect_reconstruction_costs_nothing():
@@ -184,3 +173,51 @@ def test_a_released_model_loads_and_carries_its_card(corpus):
     audio = speechtok.read(corpus / "0.wav")
     agree = tokenizer.encode(audio).codes == exported.encode(audio).codes
     assert agree.mean() > 0.95  # fp16 rounding may turn a near tie
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [[], ["codec.backbone=seanet", "weights.magnitude=0", "codec.seanet={n_filters: 2, lstm_layers: 1}"]],
+    ids=["frame", "seanet"],
+)
+def test_bf16_trains_close_to_fp32_and_keeps_fp32_weights(corpus, backbone):
+    wave, first = torch.randn(2, 2560, generator=torch.Generator().manual_seed(0)) * 0.1, {}
+    for precision in ("fp32", "bf16"):
+        recipe = make_recipe(corpus, *backbone, f"precision={precision}", "quantize_from=1", "adversary.start=0")
+        state = State(recipe)
+        first[precision] = train_step(state, wave)
+        assert all(np.isfinite(value) for value in train_step(state, wave).values())
+    assert {tensor.dtype for tensor in state.codec.state_dict().values()} == {torch.float32}
+    assert first["bf16"]["mel/l1"] != first["fp32"]["mel/l1"]
+    # an untrained SEANet says almost nothing, and the mel loss hears how that little is rounded
+    assert first["bf16"]["mel/l1"] == pytest.approx(first["fp32"]["mel/l1"], rel=0.25)
+    assert first["bf16"]["discriminator/lsgan"] == pytest.approx(first["fp32"]["discriminator/lsgan"], rel=0.1)
+
+
+class Toy(torch.nn.Module):
+    """A guide with one weight of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, codec, wave, quantized, step):
+        return {"semantic/toy": (codec.transform(quantized.first) * self.scale - 1).square().mean()}
+
+
+def test_guides_train_count_and_resume_with_the_rest(corpus):
+    recipe = make_recipe(corpus, "weights.guides={semantic/toy: 2.0}")
+    straight = train(recipe, corpus / "straight", guides=[Toy()])
+    train(recipe, corpus / "broken", stop_at=4, guides=[Toy()])
+    train(recipe, corpus / "broken", guides=[Toy()])
+    assert_same(weights(corpus / "straight"), weights(corpus / "broken"))
+    assert straight.guides[0].scale.item() != 0
+    row = json.loads((corpus / "straight/log.jsonl").read_text().splitlines()[-2])
+    assert 0 < row["semantic/toy"] < 2
+
+
+def test_places_say_where_crops_were_cut(corpus):
+    store = WaveStore.build(read_manifest(corpus / "corpus.tsv", "train"), 16000, corpus / "cache")
+    crops = Crops(store, 4000, 4, seed=1)
+    for wave, index, first in zip(crops(3), *crops.places(3), strict=True):
+        assert np.array_equal(wave, store[index][first : first + 4000])

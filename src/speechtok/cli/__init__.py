@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from speechtok.cli import convert, decode, demo, encode, info, models, train, verify
+from speechtok.cli import align, convert, decode, demo, encode, info, models, train, verify
 from speechtok.errors import SpeechtokError
 
 COMMANDS = {
@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": demo,
     "convert": convert,
     "train": train,
+    "align": align,
 }
 INTERRUPTED = 130
 BROKEN_PIPE = 141

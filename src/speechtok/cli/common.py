@@ -46,7 +46,7 @@ def plan_outputs(files: Sequence[Path], output: str, suffix: str) -> list[tuple[
     if len(files) == 1 and not target.is_dir() and not output.endswith(("/", os.sep)):
         pairs = [(files[0], target)]
     else:
-        _make_folder(target)
+        make_folder(target)
         pairs = [(path, target / f"{_stem(path)}{suffix}") for path in files]
     sources = {path.resolve(): path for path in files}
     taken: dict[Path, Path] = {}
@@ -155,7 +155,12 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(TOKEN_SUFFIX) if path.name.endswith(TOKEN_SUFFIX) else path.stem
 
 
-def _make_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Make an output folder and those above it.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -169,7 +169,7 @@ class FrameDecoder(nn.Module):
 
     def predict(self, latent: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Features ``[B, N, stack * bins]`` (see :class:`LogSpectrum`) and complex ``[B, M, bins]`` with the phases."""
-        out = self.trunk(latent, frame_mask(lengths, 1, latent.shape[1]))
+        out = self.trunk(latent, frame_mask(lengths, 1, latent.shape[1])).to(latent.dtype)  # autocast may have cut it
         residual, real, imaginary = out.split(self.features.size, dim=2)
         shape = (latent.shape[0], -1, self.features.spectrum.bins)
         return self.linear(latent) + residual, torch.complex(real.reshape(shape), imaginary.reshape(shape))

@@ -109,8 +109,7 @@ class VectorQuantizer(nn.Module):
         dead = (share < self.config.revive_below).nonzero().flatten()
         if len(dead) == 0:
             return 0
-        picks = vectors[torch.randint(len(vectors), (len(dead),), device=vectors.device)]
-        _broadcast(picks)
+        picks = _pick(vectors, len(dead))
         # half of the uniform share: enough to live until the next updates have counted its own vectors
         self._set_codes(dead, picks, 0.5 * self.cluster_size.mean().expand(len(dead)))
         return len(dead)
@@ -196,8 +195,12 @@ class ResidualVQ(nn.Module):
         full = torch.full((batch,), len(self.layers), device=device)
         if not self.training or self.config.dropout == 0:
             return full
-        drawn = torch.randint(1, len(self.layers) + 1, (batch,), device=device)
-        return torch.where(torch.rand(batch, device=device) < self.config.dropout, drawn, full)
+        # all processes draw for the whole batch and use their share: together they do what a single one would
+        everyone = batch * _processes()
+        drawn = torch.randint(1, len(self.layers) + 1, (everyone,), device=device)
+        dropped = torch.rand(everyone, device=device) < self.config.dropout
+        mine = slice(batch * _process(), batch * (_process() + 1))
+        return torch.where(dropped[mine], drawn[mine], full)
 
 
 @torch.no_grad()
@@ -235,6 +238,32 @@ def _frames(values: Tensor, mask: Tensor | None) -> Tensor:
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values.mean(-1) * mask).sum() / mask.sum()
+
+
+def _pick(vectors: Tensor, count: int) -> Tensor:
+    """``count`` random vectors of the whole batch, ``[count, D]``, the same in every process.
+
+    The batch is the processes' ``vectors[M, D]`` one after the other; each brings those of its own.
+    """
+    sizes = torch.zeros(_processes(), dtype=torch.long, device=vectors.device)
+    sizes[_process()] = len(vectors)
+    _all_reduce(sizes)
+    index = torch.randint(int(sizes.sum()), (count,), device=vectors.device)
+    _broadcast(index)
+    index = index - sizes[: _process()].sum()
+    mine = (index >= 0) & (index < len(vectors))
+    picks = vectors.new_zeros(count, vectors.shape[1])
+    picks[mine] = vectors[index[mine]]
+    _all_reduce(picks)
+    return picks
+
+
+def _processes() -> int:
+    return torch.distributed.get_world_size() if _distributed() else 1
+
+
+def _process() -> int:
+    return torch.distributed.get_rank() if _distributed() else 0
 
 
 def _distributed() -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,12 +18,17 @@ from speechtok.config import from_yaml
 from speechtok.errors import ConfigError
 from speechtok.files import write_text_atomic
 from speechtok.nn.codec import Codec
-from speechtok.nn.discriminators import MultiScaleSTFTDiscriminator
+from speechtok.nn.discriminators import Judges
 from speechtok.nn.frame import start_from_principal_components
+from speechtok.nn.quantizers import Quantized
 from speechtok.tokenizers.checkpoint import save_codec
+from speechtok.train.adversary import adversarial_losses, adversarial_ramp
 from speechtok.train.data import Crops, WaveStore, pooled
+from speechtok.train.devices import Devices
+from speechtok.train.health import Watch, codebook_health
 from speechtok.train.log import RunLog
-from speechtok.train.losses import MultiScaleMel, adversarial_loss, discriminator_loss, feature_loss
+from speechtok.train.losses import MultiScaleMel
+from speechtok.train.plot import draw
 from speechtok.train.recipe import CodecRecipe, Optimisation
 from speechtok.train.snapshot import load_snapshot, random_state, restore_random_state, save_snapshot
 
@@ -32,21 +38,41 @@ CODEBOOK_BATCHES = 20
 """Batches whose latents place the codebooks: a dozen vectors per code."""
 
 
-class State:
-    """All that changes while training: generator, its average, discriminator, optimisers, step."""
+class Guide(Protocol):
+    """A teacher: a module whose losses join the others, named ``group/name`` and weighed by ``weights.guides``.
 
-    def __init__(self, recipe: CodecRecipe):
+    Its own parameters (projections, attention) are trained and saved with the generator's.
+    """
+
+    def __call__(self, codec: Codec, wave: Tensor, quantized: Quantized, step: int) -> dict[str, Tensor]:
+        """Losses of the crops ``wave[B, T]``; ``Crops.places(step)`` says where these were cut."""
+        ...
+
+
+class State:
+    """All that changes while training: generator, its average, guides, discriminators, optimisers, step."""
+
+    def __init__(self, recipe: CodecRecipe, guides: Sequence[nn.Module] = ()):
         torch.manual_seed(recipe.seed)
-        self.recipe = recipe
+        self.recipe, self.devices = recipe, Devices(recipe.precision)
         self.step = 0
-        self.codec = Codec(recipe.codec)
-        self.average = Codec(recipe.codec).requires_grad_(False).eval()
+        device = self.devices.device
+        self.codec = Codec(recipe.codec).to(device)
+        self.average = Codec(recipe.codec).requires_grad_(False).eval().to(device)
         self.average.load_state_dict(self.codec.state_dict())
-        self.judge = MultiScaleSTFTDiscriminator(recipe.adversary.stft)
-        options = recipe.optimisation
-        self.optimiser = _adamw(self.codec, options.rate, options)
-        self.judge_optimiser = _adamw(self.judge, options.discriminator_rate, options)
-        self.mel = MultiScaleMel(recipe.codec.sample_rate, recipe.mel.windows, recipe.mel.bands)
+        self.guides = nn.ModuleList(guides).to(device)
+        self.judge = Judges(recipe.adversary).to(device)
+        options, mel = recipe.optimisation, recipe.mel
+        self.optimiser = _adamw(self.parameters, options.rate, options)
+        self.judge_optimiser = _adamw(self.judge.parameters(), options.discriminator_rate, options)
+        self.watch = Watch(recipe.codec.n_q, recipe.codec.codebook_size, recipe.alarm)
+        shape = (mel.windows, mel.bands, mel.hops, mel.weights, mel.distance == "l1+l2")
+        self.mel = MultiScaleMel(recipe.codec.sample_rate, *shape).to(device)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What the generator's optimiser trains."""
+        return [*self.codec.parameters(), *self.guides.parameters()]
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -54,9 +80,11 @@ class State:
         return {
             "codec": self.codec,
             "average": self.average,
+            "guides": self.guides,
             "judge": self.judge,
             "optimiser": self.optimiser,
             "judge_optimiser": self.judge_optimiser,
+            "watch": self.watch,
         }
 
     @torch.no_grad()
@@ -73,106 +101,70 @@ class State:
 
 
 def train_step(state: State, wave: Tensor) -> dict[str, float]:
-    """One update of the discriminator (once it plays) and of the generator on ``wave[B, T]``."""
-    recipe = state.recipe
+    """One update of the discriminators (once they play) and of the generator on this process's ``wave[B, T]``.
+
+    Returns the losses, as means over processes.
+    """
+    recipe, devices = state.recipe, state.devices
     set_rates(state)
+    wave = wave.to(devices.device)
     reconstruction, losses, revived = reconstruct(state, wave)
-    ramp = adversarial_ramp(recipe, state.step)
-    if ramp > 0:
-        real, fake = excerpts(state, wave, reconstruction)
-        scales = scales_of_step(recipe, state.step)
-        losses |= {"discriminator/lsgan": update_judge(state, real, fake.detach(), scales)}
-        losses |= judge_losses(state, real, fake, scales)
-    weights = weights_of(recipe, ramp)
+    losses |= adversarial_losses(state, wave, reconstruction)
+    weights = weights_of(recipe, adversarial_ramp(recipe, state.step))
     total = torch.stack([weights[name] * loss for name, loss in losses.items() if name in weights]).sum()
     state.optimiser.zero_grad(set_to_none=True)
     total.backward()
-    norm = nn.utils.clip_grad_norm_(state.codec.parameters(), recipe.optimisation.clip)
+    devices.average_gradients(state.parameters)
+    norm = nn.utils.clip_grad_norm_(state.parameters, recipe.optimisation.clip or math.inf)
     state.optimiser.step()
     state.step += 1
     state.follow()
-    return {name: float(loss.detach()) for name, loss in losses.items()} | {
-        "gradient/norm": float(norm),
-        "codes/revived": sum(revived),
-    }
+    state.watch.step(revived)
+    values = devices.mean(torch.stack([*(loss.detach() for loss in losses.values()), norm]))
+    return dict(zip([*losses, "gradient/norm"], values.tolist(), strict=True)) | {"codes/revived": sum(revived)}
 
 
 def reconstruct(state: State, wave: Tensor) -> tuple[Tensor, dict[str, Tensor], list[int]]:
     """Reconstruction ``[B, T]`` of whole-frame crops, its losses, and the codes revived per level."""
-    weights, codec = state.recipe.weights, state.codec
-    latent, revived = codec.encoder(wave), []
+    weights, codec, autocast = state.recipe.weights, state.codec, state.devices.autocast
+    with autocast():
+        latent = codec.encoder(wave)
+    latent, revived = latent.float(), []
     losses = {}
     if state.step >= state.recipe.quantize_from:
         quantized = codec.quantizer(latent)
         losses["commitment/mse"] = quantized.commitment
+        for guide in state.guides:
+            losses |= guide(codec, wave, quantized, state.step)
         latent, revived = quantized.latent, quantized.revived
     if weights.magnitude:
-        features, phasor = codec.decoder.predict(latent)
+        with autocast():
+            features, phasor = codec.decoder.predict(latent)
         losses["magnitude/l1"] = (features - codec.decoder.features(wave)).abs().mean()
         output = codec.decoder.render(features, phasor, state.recipe.consistency_iterations)
     else:
-        output = codec.decoder(latent)
+        with autocast():
+            output = codec.decoder(latent)
+        output = output.float()
     if weights.mel:
-        losses["mel/l1"] = state.mel(output, wave)
+        losses[f"mel/{state.recipe.mel.distance}"] = state.mel(output, wave)
     if weights.time:
         losses["time/l1"] = (output - wave).abs().mean()
     return output, losses, revived
 
 
-def update_judge(state: State, real: Tensor, fake: Tensor, scales: tuple[int, ...]) -> Tensor:
-    """One discriminator update; returns its loss."""
-    loss = discriminator_loss(state.judge(real, scales), state.judge(fake, scales))
-    state.judge_optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    state.judge_optimiser.step()
-    return loss.detach()
-
-
-def judge_losses(state: State, real: Tensor, fake: Tensor, scales: tuple[int, ...]) -> dict[str, Tensor]:
-    """What the discriminator says of the reconstruction, with gradients to the generator only."""
-    with torch.no_grad():
-        judged_real = state.judge(real, scales)
-    with frozen(state.judge):
-        judged_fake = state.judge(fake, scales)
-        return {
-            "adversarial/lsgan": adversarial_loss(judged_fake),
-            "feature/relative": feature_loss(judged_real, judged_fake),
-        }
-
-
-def excerpts(state: State, wave: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
-    """The same random part of every target and reconstruction, each ``[B, T']``."""
-    recipe = state.recipe
-    length = min(round(recipe.adversary.seconds * recipe.codec.sample_rate), wave.shape[1])
-    start = int(torch.randint(0, wave.shape[1] - length + 1, ()))
-    return wave[:, start : start + length], reconstruction[:, start : start + length]
-
-
 def weights_of(recipe: CodecRecipe, ramp: float) -> dict[str, float]:
     """Weight of every generator loss at this point of the adversarial ramp."""
-    weights = recipe.weights
+    weights, adversary = recipe.weights, recipe.adversary
     return {
         "magnitude/l1": weights.magnitude,
-        "mel/l1": weights.mel,
+        f"mel/{recipe.mel.distance}": weights.mel,
         "time/l1": weights.time,
         "commitment/mse": weights.commitment,
-        "adversarial/lsgan": weights.adversarial * ramp,
-        "feature/relative": weights.feature * ramp,
+        f"adversarial/{adversary.loss}": weights.adversarial * ramp,
+        f"feature/{adversary.features}": weights.feature * ramp,
+        **weights.guides,
     }
-
-
-def adversarial_ramp(recipe: CodecRecipe, step: int) -> float:
-    """0 before the adversary starts, then rising linearly to 1."""
-    if recipe.weights.adversarial == 0:
-        return 0.0
-    return min(1.0, max(0.0, (step - recipe.adversary.start + 1) / max(1, recipe.adversary.ramp)))
-
-
-def scales_of_step(recipe: CodecRecipe, step: int) -> tuple[int, ...]:
-    """Indices of the sub-discriminators whose turn it is."""
-    count = len(recipe.adversary.stft.windows)
-    turn = min(recipe.adversary.per_step or count, count)
-    return tuple((step * turn + i) % count for i in range(turn))
 
 
 def set_rates(state: State) -> None:
@@ -194,19 +186,19 @@ def set_rates(state: State) -> None:
 
 @torch.inference_mode()
 def validate(state: State, store: WaveStore) -> dict[str, Any]:
-    """Mel distance at one and at all levels, and the share of codes in use, of the averaged weights."""
+    """Mel distance at one and at all levels, and the health of the codebooks, of the averaged weights."""
     codec, levels = state.average, state.recipe.codec.n_q
     picks = np.linspace(0, len(store) - 1, min(len(store), state.recipe.data.validation_files)).astype(int)
     codes, distances = [], {1: [], levels: []}
     for index in picks:
-        wave = torch.from_numpy(store[index])[None]
+        wave = torch.from_numpy(store[index])[None].to(state.devices.device)
         codes.append(codec.encode(wave))
         for k in distances:
             decoded = codec.decode(codes[-1][:, :k])[:, : wave.shape[1]]
             distances[k].append(float(state.mel(decoded, wave)))
     everything = torch.cat(codes, dim=2)[0]
-    used = [len(row.unique()) / state.recipe.codec.codebook_size for row in everything]
-    return {f"mel/{k}": float(np.mean(values)) for k, values in distances.items()} | {"codes/used": used}
+    means = {f"mel/{k}": float(np.mean(values)) for k, values in distances.items()}
+    return means | codebook_health(everything, state.recipe.codec.codebook_size)
 
 
 # -- checkpoint -----------------------------------------------------------------------------------------------------
@@ -243,7 +235,7 @@ def load_checkpoint(state: State, folder: Path) -> None:
 
 def _essentials(recipe: dict[str, Any]) -> dict[str, Any]:
     """The parts of a recipe that decide the weights; logging, paths and threads may change between runs."""
-    free = {"name", "log_every", "validate_every", "checkpoint_every", "threads"}
+    free = {"name", "log_every", "validate_every", "checkpoint_every", "threads", "alarm"}
     kept = {key: value for key, value in recipe.items() if key not in free}
     places = {"manifests", "validation", "cache", "validation_files"}
     kept["data"] = {key: value for key, value in recipe["data"].items() if key not in places}
@@ -253,44 +245,75 @@ def _essentials(recipe: dict[str, Any]) -> dict[str, Any]:
 # -- loop -----------------------------------------------------------------------------------------------------------
 
 
-def train(recipe: CodecRecipe, folder: Path, stop_at: int | None = None) -> State:
-    """Train until ``recipe.steps`` (or ``stop_at``), resuming what ``folder`` holds, and export the model there."""
+def train(
+    recipe: CodecRecipe, folder: Path, stop_at: int | None = None, guides: Sequence[nn.Module] = ()
+) -> State:
+    """Train until ``recipe.steps`` (or ``stop_at``), resuming what ``folder`` holds, and export the model there.
+
+    Raises:
+        ConfigError: the recipe does not fit the data, the processes or what ``folder`` holds.
+    """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     folder.mkdir(parents=True, exist_ok=True)
-    rate, data = recipe.codec.sample_rate, recipe.data
-    speech = WaveStore.build(pooled(data.manifests, "train"), rate, data.cache)
-    held_out = WaveStore.build(pooled(data.validation or data.manifests, "dev"), rate, data.cache)
-    crops = Crops(speech, recipe.samples, data.batch, recipe.seed, data.gain_db)
-    state = State(recipe)
+    state = State(recipe, guides)
+    devices = state.devices
+    if recipe.data.batch % devices.processes:
+        raise ConfigError(f"data.batch={recipe.data.batch} cannot be shared by {devices.processes} processes evenly")
+    with devices.main_first():
+        crops, held_out = speech_of(recipe)
     load_checkpoint(state, folder)
-    log = RunLog(folder, recipe.steps, state.step)
     end = min(recipe.steps, stop_at or recipe.steps)
-    try:
+    with closing(RunLog(folder, recipe.steps, state.step)) if devices.main else nullcontext() as log:
         while state.step < end:
             if state.step == 0 and recipe.codec.backbone == "frame":
                 start_linear(state, crops)
             if state.step == recipe.quantize_from:
                 place_codebooks(state, crops)
-            values = train_step(state, torch.from_numpy(crops(state.step)))
-            log.step()
-            done = state.step
-            if done % recipe.log_every == 0 or done == end:
-                log.write("train", done, values)
-            if done % recipe.validate_every == 0 or done == end:
-                log.write("validation", done, validate(state, held_out))
-            if done % recipe.checkpoint_every == 0 or done == end:
-                save_checkpoint(state, folder)
-    finally:
-        log.close()
-    export(state, folder / "model")
+            values = train_step(state, torch.from_numpy(crops(state.step, devices.process, devices.processes)))
+            if devices.main:
+                after_step(state, log, folder, held_out, values, state.step == end)
+    if devices.main:
+        export(state, folder / "model")
+    devices.wait()
     return state
+
+
+def speech_of(recipe: CodecRecipe) -> tuple[Crops, WaveStore]:
+    """Training crops and held-out utterances."""
+    rate, data = recipe.codec.sample_rate, recipe.data
+    speech = WaveStore.build(pooled(data.manifests, "train"), rate, data.cache)
+    held_out = WaveStore.build(pooled(data.validation or data.manifests, "dev"), rate, data.cache)
+    return Crops(speech, recipe.samples, data.batch, recipe.seed, data.gain_db), held_out
+
+
+def after_step(
+    state: State, log: RunLog, folder: Path, held_out: WaveStore, values: dict[str, Any], last: bool
+) -> None:
+    """Log, validate and save where it is due."""
+    recipe, done = state.recipe, state.step
+    log.step()
+    if done % recipe.log_every == 0 or last:
+        log.write("train", done, values)
+    if done % recipe.validate_every == 0 or last:
+        row = validate(state, held_out)
+        # not at an early stop, which must leave no trace, nor while nothing has placed the codebooks
+        if done > recipe.quantize_from and (done % recipe.validate_every == 0 or done == recipe.steps):
+            health, alarms = state.watch.validation({name: row[name] for name in row if name.startswith("codes/")})
+            row |= health
+            for line in alarms:
+                log.alarm(done, line)
+        log.write("validation", done, row)
+    if done % recipe.checkpoint_every == 0 or last:
+        save_checkpoint(state, folder)
 
 
 def start_linear(state: State, crops: Crops) -> None:
     """Principal components of fresh crops into the frame codec and its average."""
     wave = torch.cat([torch.from_numpy(crops(state.recipe.steps + i)) for i in range(LINEAR_BATCHES)])
+    wave = wave.to(state.devices.device)
     start_from_principal_components(state.codec.encoder, state.codec.decoder, wave)
+    state.devices.share(state.codec)
     state.average.load_state_dict(state.codec.state_dict())
 
 
@@ -298,6 +321,7 @@ def start_linear(state: State, crops: Crops) -> None:
 def place_codebooks(state: State, crops: Crops) -> None:
     """K-means of the latents of fresh crops, in the generator and in its average."""
     batches = (torch.from_numpy(crops(state.recipe.steps + i)) for i in range(CODEBOOK_BATCHES))
+    batches = (wave.to(state.devices.device) for wave in batches)
     state.codec.quantizer.initialise(torch.cat([state.codec.encoder(wave).flatten(0, 1) for wave in batches]))
     state.average.quantizer.load_state_dict(state.codec.quantizer.state_dict())
 
@@ -308,25 +332,17 @@ def export(state: State, folder: Path) -> None:
     save_codec(state.average, folder, card={"steps": state.step})
 
 
-def main(recipe_path: str, overrides: list[str]) -> None:
-    """``speechtok train codec RECIPE.yaml [name=value ...]``; ``out=FOLDER`` names the run's folder."""
+def main(recipe_path: str | Path, overrides: list[str], plot: bool = False) -> None:
+    """``speechtok train codec RECIPE.yaml [name=value ...] [--plot]``; ``out=FOLDER`` names the run's folder."""
     settings = [item for item in overrides if not item.startswith("out=")]
     outs = [item.removeprefix("out=") for item in overrides if item.startswith("out=")]
     recipe = from_yaml(CodecRecipe, recipe_path, settings)
-    train(recipe, Path(outs[-1] if outs else f"runs/{recipe.name}"))
+    folder = Path(outs[-1] if outs else f"runs/{recipe.name}")
+    devices = train(recipe, folder).devices
+    if plot and devices.main:
+        draw(folder)
+    devices.close()
 
 
-@contextmanager
-def frozen(module: nn.Module):
-    """No gradients for the parameters of ``module`` inside the block; they still flow through it."""
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in module.parameters():
-            parameter.requires_grad_(True)
-
-
-def _adamw(module: nn.Module, rate: float, options: Optimisation) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(module.parameters(), rate, betas=options.betas, weight_decay=options.weight_decay)
+def _adamw(parameters: Iterable[nn.Parameter], rate: float, options: Optimisation) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, rate, betas=options.betas, weight_decay=options.weight_decay)

@@ -98,20 +98,30 @@ class Crops:
         self.odds = lengths / lengths.sum()  # every second of speech is equally likely
 
     def __call__(self, step: int, process: int = 0, processes: int = 1) -> np.ndarray:
-        """``wave[B, T]`` of this process's share of the batch; short utterances are zero-extended."""
-        draws = np.random.default_rng((self.seed, step))
-        picks = draws.choice(len(self.store), self.batch, p=self.odds)
-        places, gains = draws.random(self.batch), draws.uniform(*self.gain_db, self.batch)
-        mine = range(process, self.batch, processes)
-        return np.stack([self._crop(picks[i], places[i]) * 10 ** (gains[i] / 20) for i in mine]).astype(np.float32)
+        """``wave[B, T]`` of this process's share of the batch; short utterances are zero-extended.
 
-    def _crop(self, index: int, place: float) -> np.ndarray:
-        wave = self.store[index]
-        spare = len(wave) - self.samples
-        if spare <= 0:
-            return np.pad(wave, (0, -spare))
-        start = int(place * (spare + 1))
-        return wave[start : start + self.samples]
+        The shares are blocks of rows in the order of the processes.
+        """
+        indices, starts, gains = self._draw(step)
+        share = self.batch // processes
+        mine = range(process * share, (process + 1) * share)
+        crops = [self._crop(indices[i], starts[i]) * 10 ** (gains[i] / 20) for i in mine]
+        return np.stack(crops).astype(np.float32)
+
+    def places(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Utterance and first sample of every crop of the whole batch, ``[B]`` each."""
+        return self._draw(step)[:2]
+
+    def _draw(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        draws = np.random.default_rng((self.seed, step))
+        indices = draws.choice(len(self.store), self.batch, p=self.odds)
+        places, gains = draws.random(self.batch), draws.uniform(*self.gain_db, self.batch)
+        spare = np.maximum(0, self.store.lengths[indices] - self.samples)
+        return indices, (places * (spare + 1)).astype(np.int64), gains
+
+    def _crop(self, index: int, start: int) -> np.ndarray:
+        wave = self.store[index][start : start + self.samples]
+        return np.pad(wave, (0, self.samples - len(wave)))
 
 
 def pooled(manifests: Iterable[str | Path], split: str) -> list[Utterance]:

@@ -10,12 +10,21 @@ from typing import Any
 
 from tqdm import tqdm
 
+from speechtok.errors import ConfigError
+from speechtok.files import write_text_atomic
+
 
 class RunLog:
-    """Writes ``log.jsonl`` (and TensorBoard events where the package is installed) in a run's folder."""
+    """Writes ``log.jsonl`` (and TensorBoard events where the package is installed) in a run's folder.
+
+    A resumed run repeats the steps since its checkpoint; their rows, and one that a kill cut short, are dropped first.
+    """
 
     def __init__(self, folder: Path, steps: int, done: int):
-        self.file = (folder / "log.jsonl").open("a", encoding="utf-8")
+        path = folder / "log.jsonl"
+        kept = [row for row in read_log(path) if row["step"] <= done] if path.exists() else []
+        write_text_atomic(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self.file = path.open("a", encoding="utf-8")
         self.bar = tqdm(total=steps, initial=done, unit="step", disable=None, file=sys.stderr)
         self.steps, self.done, self.clock = steps, done, time.monotonic()
         self.board = _tensorboard(folder)
@@ -31,13 +40,23 @@ class RunLog:
             rate = (step - self.done) / max(now - self.clock, 1e-9)
             values = {**values, "steps/s": rate, "eta/min": (self.steps - step) / rate / 60}
             self.done, self.clock = step, now
-        self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self.file.flush()
+        self._record({"kind": kind, "step": step, **values})
         for name, value in values.items():
             if self.board is not None and isinstance(value, int | float):
                 self.board.add_scalar(f"{kind}/{name}", value, step)
         shown = "  ".join(f"{name} {_short(value)}" for name, value in values.items())
-        line = f"{kind} {step}/{self.steps}  {shown}"
+        self._say(f"{kind} {step}/{self.steps}  {shown}")
+
+    def alarm(self, step: int, text: str) -> None:
+        """Record something that a person should look into."""
+        self._record({"kind": "alarm", "step": step, "text": text})
+        self._say(f"ALARM {step}/{self.steps}  {text}")
+
+    def _record(self, row: dict[str, Any]) -> None:
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+
+    def _say(self, line: str) -> None:
         if self.bar.disable:
             print(line, flush=True)
         else:
@@ -49,6 +68,19 @@ class RunLog:
         self.file.close()
         if self.board is not None:
             self.board.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Rows of a ``log.jsonl`` in order; a last line that a kill cut short is left out.
+
+    Raises:
+        ConfigError: no such log.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name the folder of a training run") from error
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _tensorboard(folder: Path) -> Any:

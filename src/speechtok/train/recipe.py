@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from speechtok.errors import ConfigError
 from speechtok.nn.codec import CodecConfig
-from speechtok.nn.discriminators import STFTDiscriminatorConfig
+from speechtok.nn.discriminators import JudgesConfig
 
 
 @dataclass
@@ -36,22 +37,30 @@ class LossWeights:
     magnitude: float = 1.0
     """L1 between the frame decoder's weighted log magnitudes and the target's, before phases exist."""
     mel: float = 1.0
-    """Mean over scales of the L1 between log-mel spectrograms."""
+    """Distance between log-mel spectrograms, see ``mel``."""
     time: float = 0.0
     """L1 between samples."""
     commitment: float = 0.25
     adversarial: float = 1.0
-    """Least-squares GAN, mean over sub-discriminators."""
+    """See ``adversary.loss``; 0 leaves out the discriminators altogether."""
     feature: float = 2.0
-    """Relative feature matching: L1 over mean absolute real feature, mean over layers."""
+    """Feature matching, see ``adversary.features``."""
+    guides: dict[str, float] = field(default_factory=dict)
+    """Weights of the losses that teachers add, by the names these give them."""
 
 
 @dataclass
 class MelScales:
-    """Scales of the mel loss; hop is a quarter of the window."""
+    """Scales of the mel loss."""
 
     windows: tuple[int, ...] = (128, 256, 512, 1024, 2048)
     bands: tuple[int, ...] = (10, 20, 40, 80, 100)
+    hops: tuple[int, ...] = ()
+    """Empty: a quarter of each window."""
+    weights: tuple[float, ...] = ()
+    """The scales' distances are summed with these weights; empty: their mean."""
+    distance: Literal["l1", "l1+l2"] = "l1"
+    """Mean absolute difference, or that plus the mean squared one."""
 
 
 @dataclass
@@ -62,17 +71,18 @@ class Optimisation:
     discriminator_rate: float = 5e-4
     betas: tuple[float, float] = (0.8, 0.99)
     weight_decay: float = 0.01
+    """0 makes AdamW plain Adam."""
     warmup: int = 200
     final: float = 0.02
     clip: float = 5.0
-    """Largest gradient norm of the generator."""
+    """Largest gradient norm of the generator; 0 does not limit it."""
     ema: float = 0.999
-    """Decay of the averaged weights that are validated and exported."""
+    """Decay of the averaged weights that are validated and exported; 0 makes them the current ones."""
 
 
 @dataclass
-class Adversary:
-    """When and with what the generator is judged."""
+class Adversary(JudgesConfig):
+    """When, how and by which discriminators the generator is judged."""
 
     start: int = 0
     """First step with adversarial losses; before it only reconstruction is trained."""
@@ -81,8 +91,22 @@ class Adversary:
     seconds: float = 0.5
     """Length of the excerpt of every crop that is judged."""
     per_step: int = 0
-    """Sub-discriminators used per step, taken in turn; 0 uses all."""
-    stft: STFTDiscriminatorConfig = field(default_factory=STFTDiscriminatorConfig)
+    """Sub-discriminators used per step, taken in turn over all families; 0 uses all."""
+    loss: Literal["lsgan", "hinge"] = "lsgan"
+    features: Literal["relative", "absolute"] = "relative"
+    """Feature matching relative to the size of the real features, or as it is."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Over sub-discriminators, and over all their layers in feature matching."""
+
+
+@dataclass
+class Alarm:
+    """When a level counts as collapsed."""
+
+    perplexity: float = 0.1
+    """Share of the codebook that the perplexity of its codes must reach in validation."""
+    validations: int = 3
+    """How many validations in a row it may stay below; the last of them raises the alarm."""
 
 
 @dataclass
@@ -102,18 +126,25 @@ class CodecRecipe:
     checkpoint_every: int = 500
     threads: int = 0
     """CPU threads; 0 leaves torch's choice."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of encoder, decoder and discriminators in training; codebooks, losses and weights stay fp32."""
     data: DataConfig = field(default_factory=DataConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     weights: LossWeights = field(default_factory=LossWeights)
     mel: MelScales = field(default_factory=MelScales)
     optimisation: Optimisation = field(default_factory=Optimisation)
     adversary: Adversary = field(default_factory=Adversary)
+    alarm: Alarm = field(default_factory=Alarm)
 
     def __post_init__(self) -> None:
         if not self.data.manifests:
             raise ConfigError("data.manifests is empty; name at least one manifest (path, split, ... per row)")
-        if len(self.mel.windows) != len(self.mel.bands):
-            raise ConfigError("mel.windows and mel.bands must have the same length")
+        scales = {"bands": self.mel.bands, "hops": self.mel.hops, "weights": self.mel.weights}
+        for name, values in scales.items():
+            if len(values) != len(self.mel.windows) and (values or name == "bands"):
+                raise ConfigError(f"mel.windows and mel.{name} must have the same length")
+        if self.weights.adversarial and not self.adversary.count:
+            raise ConfigError("adversary names no discriminator; name one or set weights.adversarial=0")
         if self.weights.magnitude and self.codec.backbone != "frame":
             raise ConfigError("weights.magnitude needs the frame backbone; set weights.magnitude=0")
         if self.samples < max(self.mel.windows):

@@ -1,0 +1,1 @@
+"""Teachers of the codec's levels, and what is learned from them."""

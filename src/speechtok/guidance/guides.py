@@ -1,0 +1,102 @@
+"""Guides for the codec trainer: called with every batch, they answer with losses by name.
+
+A guide's own layers are trained and saved with the codec. Its teacher is neither, so it is kept where
+``parameters()`` and ``state_dict()`` do not see it, and follows the batch to its device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from speechtok.errors import ConfigError
+from speechtok.guidance.acoustic import AcousticConfig, AlignLayer
+from speechtok.guidance.frames import CodecGrid
+from speechtok.guidance.losses import SemanticConfig, semantic_losses
+from speechtok.guidance.speaker import SpeakerTeacher
+from speechtok.guidance.store import FeatureStore
+from speechtok.guidance.targets import Teacher, assign_units, crop_targets
+from speechtok.nn.codec import Codec
+from speechtok.nn.quantizers import Quantized
+
+Source = Callable[[Tensor, int, int], tuple[Tensor, Tensor]]
+"""``(wave[B, T], step, N) -> features[B, N, D], mask[B, N]`` on the frames of the codec."""
+Places = Callable[[int], tuple[np.ndarray, np.ndarray]]
+"""``step -> utterances[B], first samples[B]`` of the crops in this process's share of the batch."""
+
+
+class HeardCrops:
+    """Features of a teacher that listens to the very crops of the batch."""
+
+    def __init__(self, teacher: Teacher, grid: CodecGrid):
+        self.teacher, self.grid = teacher, grid
+
+    def __call__(self, wave: Tensor, step: int, frames: int) -> tuple[Tensor, Tensor]:
+        """See ``Source``."""
+        return crop_targets(_beside(self.teacher, wave), wave.float(), self.grid, frames)
+
+
+class StoredFeatures:
+    """Features computed beforehand from whole utterances, cut where the crops were cut."""
+
+    def __init__(self, store: FeatureStore, places: Places, grid: CodecGrid):
+        self.store, self.places, self.grid = store, places, grid
+
+    def __call__(self, wave: Tensor, step: int, frames: int) -> tuple[Tensor, Tensor]:
+        """See ``Source``; of the waves only the device and the number matter."""
+        picks, starts = self.places(step)
+        if len(picks) != len(wave):
+            raise ConfigError(f"{len(picks)} places were given for {len(wave)} crops; give those of this process")
+        features, mask = self.store.batch(picks.tolist(), starts.tolist(), frames, self.grid)
+        return features.to(wave.device), mask.to(wave.device)
+
+
+class SemanticGuide(nn.Module):
+    """Teaches level one, through the codec's own projection ``codec.transform``.
+
+    Args:
+        source: where targets come from, ``HeardCrops`` or ``StoredFeatures``.
+        centres: ``[K, D]`` of the k-means units, for the loss ``units``; the codec's semantic dimension must be K then.
+    """
+
+    def __init__(self, config: SemanticConfig, source: Source, centres: Tensor | None = None):
+        super().__init__()
+        if (config.loss == "units") != (centres is not None):
+            raise ConfigError(
+                "semantic loss units needs the centres of the units, and no other loss has a use for them"
+            )
+        self.config, self.source = config, source
+        self.register_buffer("centres", centres, persistent=False)
+
+    def forward(self, codec: Codec, wave: Tensor, quantized: Quantized, step: int) -> dict[str, Tensor]:
+        """``semantic/<loss>`` and what to watch, see ``semantic_losses``."""
+        student = codec.transform(quantized.first)
+        target, mask = self.source(wave, step, student.shape[1])
+        if self.centres is not None:
+            target = assign_units(target, self.centres)
+        return semantic_losses(self.config, student, target, mask)
+
+
+class AcousticGuide(nn.Module):
+    """Teaches the residual levels what a speaker network hears in the same crop; the align layer learns with them."""
+
+    def __init__(self, config: AcousticConfig, teacher: SpeakerTeacher, dimension: int, grid: CodecGrid):
+        super().__init__()
+        if teacher.rate != grid.rate:
+            raise ConfigError(f"the speaker teacher hears {teacher.rate} Hz and the codec {grid.rate} Hz; use one rate")
+        self._teacher = (teacher,)  # a module would be taken for a part of this one
+        widths = (teacher.dimension, teacher.frame_dimension)
+        self.layer = AlignLayer(config, dimension, *widths, grid, teacher.rate / teacher.hop)
+
+    def forward(self, codec: Codec, wave: Tensor, quantized: Quantized, step: int) -> dict[str, Tensor]:
+        """``acoustic/kl`` and ``acoustic/cosine``, see ``AlignLayer``."""
+        heard = _beside(self._teacher[0], wave)(wave.float())
+        return self.layer(quantized.latent, codec.quantizer, quantized.codes, heard)
+
+
+def _beside(teacher: Any, wave: Tensor) -> Any:
+    """The teacher, on the device of the wave."""
+    return teacher.to(wave.device) if isinstance(teacher, nn.Module) else teacher
