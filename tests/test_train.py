@@ -219,5 +219,5 @@ def test_guides_train_count_and_resume_with_the_rest(corpus):
 def test_places_say_where_crops_were_cut(corpus):
     store = WaveStore.build(read_manifest(corpus / "corpus.tsv", "train"), 16000, corpus / "cache")
     crops = Crops(store, 4000, 4, seed=1)
-    for wave, index, first in zip(crops(3), *crops.places(3), strict=True):
+    for wave, index, first in zip(crops(3, 1, 2), *crops.places(3, 1, 2), strict=True):
         assert np.array_equal(wave, store[index][first : first + 4000])

@@ -103,14 +103,19 @@ class Crops:
         The shares are blocks of rows in the order of the processes.
         """
         indices, starts, gains = self._draw(step)
-        share = self.batch // processes
-        mine = range(process * share, (process + 1) * share)
-        crops = [self._crop(indices[i], starts[i]) * 10 ** (gains[i] / 20) for i in mine]
+        mine = self._share(process, processes)
+        crops = [self._crop(indices[i], starts[i]) * 10 ** (gains[i] / 20) for i in range(self.batch)[mine]]
         return np.stack(crops).astype(np.float32)
 
-    def places(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Utterance and first sample of every crop of the whole batch, ``[B]`` each."""
-        return self._draw(step)[:2]
+    def places(self, step: int, process: int = 0, processes: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Utterance and first sample of every crop of this process's share, ``[B]`` each."""
+        indices, starts, _ = self._draw(step)
+        mine = self._share(process, processes)
+        return indices[mine], starts[mine]
+
+    def _share(self, process: int, processes: int) -> slice:
+        size = self.batch // processes
+        return slice(process * size, (process + 1) * size)
 
     def _draw(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         draws = np.random.default_rng((self.seed, step))
