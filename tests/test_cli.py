@@ -364,7 +364,7 @@ def test_train_hands_over_recipe_and_overrides(cli, monkeypatch, tmp_path):
     )
     recipe = tmp_path / "r.yaml"
     assert cli("train", "codec", recipe, "steps=3", "a.b=c")[0] == 0
-    assert calls == [(recipe, ["steps=3", "a.b=c"])]
+    assert calls == [(recipe, ["steps=3", "a.b=c"], False)]
 
 
 def test_audio_survives_the_round_trip_through_files(cli, clip, model, tmp_path):
