@@ -156,8 +156,9 @@ def main() -> None:
         print(table(rows), flush=True)
         results[f"{seconds:g}"] = [asdict(row) for row in rows]
     if args.output:
+        settings = {name: value for name, value in vars(args).items() if name != "output"}
         machine = {"cpu": torch.backends.cpu.get_cpu_capability(), "machine": platform.machine()}
-        report = {"torch": torch.__version__, **machine, "settings": vars(args), "milliseconds": results}
+        report = {"torch": torch.__version__, **machine, "settings": settings, "milliseconds": results}
         write_text_atomic(args.output, json.dumps(report, indent=2) + "\n")
 
 
