@@ -12,10 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechtok.audio import Audio
+from speechtok.audio import Audio, read
+from speechtok.clips import bundled_clips
 from speechtok.errors import AudioError, ConfigError, SpeechtokError, TokenError
 from speechtok.tokenizers.codec import CodecTokenizer
-from speechtok.verify import verify
+from speechtok.verify import default_audio, verify
 from tiny import HOP, KINDS, RATE, samples, signal, tiny_codec, tiny_tokenizer
 
 tokenizer = cache(tiny_tokenizer)
@@ -257,6 +258,24 @@ def test_verify_finds_codes_that_change(monkeypatch):
     )
     broken = {check.name for check in verify(tokenizer("frame"), [signal(1.0)]) if check.passed is False}
     assert {"same codes twice", "batch == single", "long audio"} <= broken
+
+
+def test_verify_counts_any_exception_as_a_broken_promise(monkeypatch):
+    def fail(self, codes, first):
+        raise RuntimeError("out of memory\nsecond line")
+
+    monkeypatch.setattr(CodecTokenizer, "_decode", fail)
+    checks = verify(tokenizer("frame"), [signal(1.0)])
+    (broken,) = [check for check in checks if check.name == "round trip length"]
+    assert (broken.passed, broken.measured) == (False, "failed: RuntimeError: out of memory")
+    assert [check.passed for check in checks if check.name == "length law"] == [True]
+
+
+def test_default_recordings_are_among_the_bundled_ones():
+    bundled = [read(clip.path) for clip in bundled_clips()]
+    chosen = default_audio()
+    assert len(chosen) == 4
+    assert all(any(np.array_equal(audio.samples, one.samples) for one in bundled) for audio in chosen)
 
 
 def flips(expected, found):

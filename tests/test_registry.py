@@ -10,12 +10,13 @@ import huggingface_hub
 import pytest
 
 import speechtok
-from speechtok.errors import CheckpointError, SpeechtokError
+from speechtok.errors import CheckpointError
 from speechtok.tokenizers import registry
 from speechtok.tokenizers.checkpoint import save_codec
 from speechtok.verify import verify
 from tiny import signal, tiny_codec, tiny_tokenizer
 
+OFFICIAL = Path(__file__).parent / "data" / "speechtokenizer-tiny"
 CARD = {"scheme": "A", "semantic_levels": [], "licence_weights": "CC0-1.0", "licence_code": "Apache-2.0"}
 
 
@@ -23,14 +24,6 @@ CARD = {"scheme": "A", "semantic_levels": [], "licence_weights": "CC0-1.0", "lic
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "tiny"
     save_codec(tiny_codec("frame"), path, CARD)
-    return path
-
-
-@pytest.fixture
-def official(shared):
-    path = shared / "golden" / "speechtokenizer-elu"
-    if not path.is_dir():
-        pytest.skip(f"no official files at {path}")
     return path
 
 
@@ -73,26 +66,79 @@ def test_a_pair_must_be_a_pair(files):
         speechtok.load(files)
 
 
-def test_official_files_load_as_folder_as_pair_and_as_weights(official):
-    config, weights = official / "config.json", official / "SpeechTokenizer.pt"
-    places = (official, str(official), (config, weights), [str(weights), str(config)], weights)
+def test_official_files_load_as_folder_as_pair_and_as_weights():
+    config, weights = OFFICIAL / "config.json", OFFICIAL / "SpeechTokenizer.pt"
+    places = (OFFICIAL, str(OFFICIAL), (config, weights), [str(weights), str(config)], weights)
     assert len({speechtok.load(place).fingerprint for place in places}) == 1
-    assert {speechtok.load(place).name for place in places[:4]} == {"speechtokenizer-elu"}
+    assert {speechtok.load(place).name for place in places[:4]} == {"speechtokenizer-tiny"}
 
 
-def test_converted_official_files_are_the_same_tokenizer(official, tmp_path):
+def test_converted_official_files_are_the_same_tokenizer(tmp_path):
     from speechtok.cli import main
 
-    argv = ["convert", official / "SpeechTokenizer.pt", official / "config.json", "-o", tmp_path / "new"]
+    argv = ["convert", OFFICIAL / "SpeechTokenizer.pt", OFFICIAL / "config.json", "-o", tmp_path / "new"]
     assert main([str(word) for word in argv]) == 0
-    converted, original = speechtok.load(tmp_path / "new"), speechtok.load(official)
+    converted, original = speechtok.load(tmp_path / "new"), speechtok.load(OFFICIAL)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["config.json", "model.safetensors"]
     audio = signal(1.0, rate=16000)
     assert converted.fingerprint == original.fingerprint
     assert (converted.encode(audio).codes == original.encode(audio).codes).all()
 
 
+# the card
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("semantic_levels", 0),
+        ("semantic_levels", "01"),
+        ("semantic_levels", [4]),
+        ("semantic_levels", [-1]),
+        ("semantic_levels", [True]),
+        ("semantic_levels", [0.0]),
+        ("semantic_levels", None),
+        ("scheme", "F"),
+        ("scheme", "AB"),
+        ("scheme", ["E"]),
+        ("licence_weights", 4),
+    ],
+    ids=str,
+)
+def test_a_card_that_cannot_be_is_refused(monkeypatch, folder, tmp_path, field, value):
+    shutil.copytree(folder, tmp_path / "copy")
+    config = tmp_path / "copy" / "config.json"
+    header = json.loads(config.read_text())
+    header["card"][field] = value
+    config.write_text(json.dumps(header))
+    with pytest.raises(CheckpointError, match=rf"config\.json: {field} of its card"):
+        speechtok.load(tmp_path / "copy")
+    monkeypatch.setattr(registry, "BUNDLED", tmp_path)
+    with pytest.raises(CheckpointError, match=rf"config\.json: {field} of its card"):
+        speechtok.models()
+
+
 # the Hub, without a network
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("some/clip.wav", "no such file"),
+        ("some/a.tokens.safetensors", "no such file"),
+        ("some/SpeechTokenizer.pt", "no such file"),
+        ("runs/missing", "no such model"),
+    ],
+)
+def test_a_missing_local_file_asks_no_hub(monkeypatch, tmp_path, name, part):
+    def never(*_, **__):
+        raise AssertionError("the Hub must not be asked")
+
+    monkeypatch.setattr(registry, "_download", never)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(CheckpointError, match=f"{name}: {part}"):
+        speechtok.load(name)
 
 
 @pytest.mark.parametrize(
@@ -150,19 +196,13 @@ def test_a_bundled_folder_is_listed_and_loads_by_name(monkeypatch, folder):
 bundled = [entry.name for entry in speechtok.models() if entry.bundled]
 
 
-@pytest.mark.parametrize("name", bundled or [pytest.param(None, marks=pytest.mark.skip("no bundled model"))])
+@pytest.mark.parametrize("name", bundled)
 def test_a_bundled_model_keeps_every_promise(name):
     tokenizer = speechtok.load(name)
     broken = {check.name: check.measured for check in verify(tokenizer) if check.passed is False}
     assert broken == {}
 
 
-@pytest.mark.skipif(bundled != [], reason="there is a bundled model")
-def test_without_a_bundled_model_the_default_says_so():
-    with pytest.raises(SpeechtokError, match="speechtok-base"):
-        speechtok.load()
-
-
-@pytest.mark.skipif(registry.DEFAULT not in bundled, reason="the default model is not bundled yet")
 def test_the_default_is_bundled():
-    assert speechtok.load().fingerprint == speechtok.load(registry.DEFAULT).fingerprint
+    assert registry.DEFAULT in bundled
+    assert speechtok.load().name == registry.DEFAULT

@@ -1,6 +1,7 @@
 """The codec trainer in miniature: it learns, resumes exactly, and refuses what it should."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 import speechtok
 from speechtok.config import from_yaml
-from speechtok.errors import AudioError, CheckpointError, ConfigError
+from speechtok.errors import AudioError, CheckpointError, ConfigError, OutputError, TrainingError
+from speechtok.tokenizers.checkpoint import save_codec
 from speechtok.train import release
 from speechtok.train.adversary import adversarial_ramp, judges_of_step
 from speechtok.train.codec import State, train, train_step
@@ -17,6 +19,7 @@ from speechtok.train.data import Crops, WaveStore, read_manifest
 from speechtok.train.losses import MultiScaleMel, discriminator_loss, feature_loss
 from speechtok.train.recipe import CodecRecipe
 from speechtok.train.snapshot import load_snapshot, save_snapshot
+from tiny import tiny_codec
 
 RECIPE = """
 steps: 8
@@ -104,6 +107,10 @@ def test_another_recipe_in_the_same_folder_is_refused(corpus):
         ("weights.mel", "name=value"),
         ("data.manifests=[]", "manifests"),
         ("data.seconds=0.01", "shorter"),
+        ("data.batch=0", r"data\.batch"),
+        ("steps=0", "steps"),
+        ("log_every=0", "log_every"),
+        ("weights.guides={semantic/typo: 1.0}", "semantic/typo"),
         ("codec.backbone=resnet", "resnet"),
         ("data.manifests=[missing.tsv]", "missing.tsv"),
     ],
@@ -112,6 +119,36 @@ def test_mistakes_in_a_recipe_are_named_in_one_line(corpus, override, message):
     with pytest.raises(ConfigError, match=message) as caught:
         train(make_recipe(corpus, override), corpus / "run", stop_at=1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("out, cache", [("file/run", "cache"), ("run", "file")], ids=["out", "cache"])
+def test_folders_that_cannot_be_made_are_named_in_one_line(corpus, out, cache):
+    (corpus / "file").write_text("in the way")
+    with pytest.raises(OutputError, match=r"file.*cannot make this folder") as caught:
+        train(make_recipe(corpus, f"data.cache={corpus}/{cache}"), corpus / out, stop_at=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_its_files_alone(corpus):
+    recipe = make_recipe(corpus, "weights.guides={semantic/toy: 2.0}", "checkpoint_every=1", "log_every=1")
+    train(recipe, corpus / "run", stop_at=4, guides=[Toy()])
+    before = (corpus / "run/checkpoint.safetensors").read_bytes()
+    with pytest.raises(TrainingError, match="step 4: semantic/toy is nan") as caught:
+        train(recipe, corpus / "run", guides=[Toy(math.nan)])
+    assert "\n" not in str(caught.value)
+    assert (corpus / "run/checkpoint.safetensors").read_bytes() == before
+    assert "NaN" not in (corpus / "run/log.jsonl").read_text()
+
+
+def test_a_gradient_that_is_no_number_changes_no_weight(corpus):
+    recipe = make_recipe(corpus, "quantize_from=99")
+    state = State(recipe)
+    before = {name: value.clone() for name, value in state.codec.state_dict().items()}
+    trained = next(one for one in state.codec.decoder.parameters() if one.requires_grad)
+    trained.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(TrainingError, match="step 0: gradient/norm"):
+        train_step(state, torch.randn(2, recipe.samples) * 0.1)
+    assert_same(before, dict(state.codec.state_dict()))
 
 
 def test_missing_audio_is_named(corpus):
@@ -197,12 +234,12 @@ def test_bf16_trains_close_to_fp32_and_keeps_fp32_weights(corpus, backbone):
 class Toy(torch.nn.Module):
     """A guide with one weight of its own."""
 
-    def __init__(self):
+    def __init__(self, factor: float = 1.0):
         super().__init__()
-        self.scale = torch.nn.Parameter(torch.zeros(1))
+        self.scale, self.factor = torch.nn.Parameter(torch.zeros(1)), factor
 
     def forward(self, codec, wave, quantized, step):
-        return {"semantic/toy": (codec.transform(quantized.first) * self.scale - 1).square().mean()}
+        return {"semantic/toy": (codec.transform(quantized.first) * self.scale - 1).square().mean() * self.factor}
 
 
 def test_guides_train_count_and_resume_with_the_rest(corpus):
@@ -214,6 +251,28 @@ def test_guides_train_count_and_resume_with_the_rest(corpus):
     assert straight.guides[0].scale.item() != 0
     row = json.loads((corpus / "straight/log.jsonl").read_text().splitlines()[-2])
     assert 0 < row["semantic/toy"] < 2
+
+
+def test_a_weight_that_no_guide_answers_to_is_refused(corpus):
+    recipe = make_recipe(corpus, "weights.guides={semantic/toy: 2.0, semantic/typo: 1.0}")
+    with pytest.raises(ConfigError, match=r"names semantic/typo, which"):
+        train(recipe, corpus / "run", guides=[Toy()])
+    assert not (corpus / "run/checkpoint.safetensors").exists()
+
+
+def test_a_loss_without_a_weight_is_logged_and_counts_nothing(corpus):
+    state = train(make_recipe(corpus), corpus / "run", guides=[Toy()])
+    row = json.loads((corpus / "run/log.jsonl").read_text().splitlines()[-2])
+    assert row["semantic/toy"] == 1 and state.guides[0].scale.item() == 0
+
+
+@pytest.mark.parametrize("dtype, advised", [(torch.float16, True), (torch.float32, False)], ids=str)
+def test_float32_is_advised_only_to_who_saved_less(dtype, advised, tmp_path):
+    codec = tiny_codec()
+    next(codec.decoder.parameters()).data.fill_(1e30 if advised else math.inf)
+    with pytest.raises(OutputError, match="not finite") as caught:
+        save_codec(codec, tmp_path / "model", dtype=dtype)
+    assert ("save it as float32" in str(caught.value)) == advised
 
 
 def test_places_say_where_crops_were_cut(corpus):

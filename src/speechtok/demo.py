@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +22,15 @@ from speechtok.bench.reconstruction import (
     versions,
 )
 from speechtok.bench.scoring import Scorer, Scores, score_row
-from speechtok.errors import ConfigError, OutputError
-from speechtok.files import write_text_atomic
+from speechtok.clips import Clip, bundled_clips
+from speechtok.errors import ConfigError
+from speechtok.files import make_folder, write_text_atomic
 from speechtok.report.clip import Item
 from speechtok.report.listening import Run, listening_page
 from speechtok.tokenizers.base import Tokenizer
 
 LEVELS = (1, 2, 4, 8)
 METRICS = ("pesq_wb", "stoi", "mel_distance")
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A recording to show."""
-
-    name: str
-    path: Path
-    text: str
-    language: str = "en"
-    details: tuple[str, ...] = ()
-    """Speaker, corpus, licence, as the page shows them."""
-    source: str = ""
-
-
-def bundled_clips() -> list[Clip]:
-    """The eight recordings of eight speakers that come with the package."""
-    folder = files("speechtok").joinpath("assets", "demo")
-    manifest = json.loads(folder.joinpath("manifest.json").read_text("utf-8"))
-    clips = []
-    for one in manifest["utterances"]:
-        details = (f"speaker {one['speaker']}", one["corpus"], one["licence"])
-        with as_file(folder.joinpath(one["file"])) as path:
-            clips.append(Clip(one["id"], path, one["text"], one["language"], details, one["source"]))
-    return clips
 
 
 def run_demo(
@@ -178,8 +152,5 @@ def _write_files(out_dir: Path, name: str, result: Reconstruction) -> None:
 
 def _folders(out_dir: Path) -> Path:
     for folder in (out_dir, out_dir / "tokens", out_dir / "audio"):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot make this folder ({error.strerror}); choose another one") from error
+        make_folder(folder)
     return out_dir

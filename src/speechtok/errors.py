@@ -32,5 +32,9 @@ class ConfigError(SpeechtokError):
     """A setting that is unknown, out of range, or contradicts another."""
 
 
+class TrainingError(SpeechtokError):
+    """A training run that cannot go on, because its losses or gradients stopped being numbers."""
+
+
 class OutputError(SpeechtokError):
     """A result that cannot be written where it was asked for."""

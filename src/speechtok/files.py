@@ -55,6 +55,17 @@ def write_text_atomic(path: StrPath, text: str) -> None:
     write_bytes_atomic(path, text.encode("utf-8"))
 
 
+def make_folder(path: StrPath) -> Path:
+    """Make a folder and those above it, where they are missing; raises OutputError where that is impossible."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OutputError(f"{folder}: cannot make this folder: {reason}; choose another place") from error
+    return folder
+
+
 def refuse_special(path: StrPath) -> None:
     """Raise OSError for a pipe or device, before opening it for reading could wait for ever.
 

@@ -39,12 +39,7 @@ def main(argv: Sequence[str] | None = None, load: Callable[..., Any] | None = No
     """
     _open_missing_streams()
     try:
-        args = _parser().parse_args(argv)
-        args.load = load or _load
-        with warnings.catch_warnings():
-            warnings.simplefilter("default", UserWarning)
-            warnings.showwarning = _show_warning
-            code = args.run(args)
+        code = _run(argv, load or _load)
         sys.stdout.flush()
         return code
     except SpeechtokError as error:
@@ -56,8 +51,22 @@ def main(argv: Sequence[str] | None = None, load: Callable[..., Any] | None = No
     except BrokenPipeError:
         _silence_stdout()
         return BROKEN_PIPE
+    except OSError as error:
+        _say("error", _system_error(error))
+        _give_up_on_stdout()
+        return 2
+
+
+def _run(argv: Sequence[str] | None, load: Callable[..., Any]) -> int:
+    try:
+        args = _parser().parse_args(argv)
     except SystemExit as stop:  # argparse has already said why
         return int(stop.code or 0)
+    args.load = load
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = _show_warning
+        return args.run(args)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,10 +109,25 @@ def _say(kind: str, message: object) -> None:
     print(f"speechtok: {kind}: {message}", file=sys.stderr)
 
 
+def _system_error(error: OSError) -> str:
+    """What the system refused, in one line; without a file's name it was the output of this process."""
+    reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
+    if error.filename is None:
+        return f"cannot go on: {reason}; check where the output goes"
+    return f"{os.fsdecode(error.filename)}: {reason}; check the name and its permissions"
+
+
+def _give_up_on_stdout() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _silence_stdout()
+
+
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     _say("warning", message)
 
 
 def _silence_stdout() -> None:
-    """The reader of our output is gone; keep the interpreter from complaining about it once more at exit."""
+    """Our output goes nowhere; keep the interpreter from complaining about it once more at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speechtok.errors import OutputError, SpeechtokError
 
@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from speechtok.audio import Audio
 
 TOKEN_SUFFIX = ".tokens.safetensors"
+AUDIO_KINDS = ("wav", "flac", "ogg", "opus", "mp3")
+"""What ``decode`` writes and ``encode`` must not: names of audio files hold audio."""
 MODEL_HELP = "a name from 'speechtok models', a folder, or a Hub id (default: the bundled model)"
+
+
+class Plan(NamedTuple):
+    """What is read and written; nothing exists yet."""
+
+    pairs: list[tuple[Path, Path]]
+    folder: Path | None
+    """Made before the first output, where outputs go into a folder."""
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -36,39 +46,45 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
 
 
-def plan_outputs(files: Sequence[Path], output: str, suffix: str) -> list[tuple[Path, Path]]:
-    """Pairs (input, output), refused before any work where two of them would meet.
+def plan_outputs(files: Sequence[Path], output: str, suffix: str) -> Plan:
+    """Outputs of the inputs, refused before any work where two of them would meet.
 
     Raises:
-        OutputError: two inputs give one name, an output is also an input, or the folder cannot be made.
+        OutputError: two inputs give one name, an output is also an input, or a file has the folder's name.
     """
     target = Path(output)
-    if len(files) == 1 and not target.is_dir() and not output.endswith(("/", os.sep)):
-        pairs = [(files[0], target)]
+    if len(files) == 1 and not os.path.isdir(target) and not output.endswith(("/", os.sep)):
+        plan = Plan([(files[0], target)], None)
     else:
-        make_folder(target)
-        pairs = [(path, target / f"{_stem(path)}{suffix}") for path in files]
-    sources = {path.resolve(): path for path in files}
-    taken: dict[Path, Path] = {}
-    for path, out in pairs:
-        key = out.resolve()
+        plan = Plan([(path, target / f"{_stem(path)}{suffix}") for path in files], target)
+    if plan.folder is not None and os.path.lexists(target) and not os.path.isdir(target):
+        raise OutputError(f"{target}: several outputs need a folder, and this is none; choose another -o")
+    sources = {os.path.realpath(path) for path in files}
+    taken: dict[str, Path] = {}
+    for path, out in plan.pairs:
+        key = os.path.realpath(out)
         if key in taken:
             raise OutputError(f"{taken[key]} and {path} would both be written to {out}; rename one or run them apart")
         if key in sources:
             raise OutputError(f"{out} is also an input; choose another output")
         taken[key] = path
-    return pairs
+    return plan
 
 
-def run_all(pairs: Sequence[tuple[Path, Path]], work: Callable[[Path, Path], dict[str, Any]], as_json: bool) -> int:
+def run_all(plan: Plan, work: Callable[[Path, Path], dict[str, Any]], as_json: bool) -> int:
     """Do ``work`` on every pair; a bad file is reported in one line and the others go on.
 
     Returns:
         0, or 2 where any file failed.
+
+    Raises:
+        OutputError: the folder cannot be made.
     """
     from tqdm import tqdm
 
-    rows, failed = [], 0
+    if plan.folder is not None:
+        make_folder(plan.folder)
+    pairs, rows, failed = plan.pairs, [], 0
     with tqdm(total=len(pairs), unit="file", disable=len(pairs) == 1 or not sys.stderr.isatty()) as bar:
         for path, out in pairs:
             try:
@@ -164,5 +180,5 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = "a file of that name exists" if path.exists() else error.strerror
+        reason = "a file of that name exists" if os.path.exists(path) else error.strerror
         raise OutputError(f"{path}: cannot make this output folder ({reason}); choose another -o") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 HELP = "turn official SpeechTokenizer files into a safetensors model folder"
@@ -21,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from speechtok.errors import CheckpointError
     from speechtok.tokenizers.checkpoint import save_codec
 
+    _keep_inputs(args)
     original = args.load((args.config, args.weights))
     save_codec(original.codec, args.output, {"scheme": original.scheme, "licence_weights": original.licence})
     converted = args.load(args.output)
@@ -29,3 +31,14 @@ def run(args: argparse.Namespace) -> int:
     shape = f"{converted.levels} levels at {converted.frame_rate:g} frames/s"
     print(f"{args.output}: {shape} ({converted.fingerprint})")
     return 0
+
+
+def _keep_inputs(args: argparse.Namespace) -> None:
+    """Official and converted models both have a ``config.json``: in one folder, one would replace the other."""
+    from speechtok.errors import OutputError
+    from speechtok.tokenizers.registry import CONFIG, WEIGHTS
+
+    for source in (args.weights, args.config):
+        for name in (CONFIG, WEIGHTS):
+            if os.path.realpath(args.output / name) == os.path.realpath(source):
+                raise OutputError(f"{args.output}: its {name} is also an input; choose another folder")

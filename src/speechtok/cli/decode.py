@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from speechtok.cli.common import add_file_options, add_model_options, plan_outputs, run_all
+from speechtok.cli.common import AUDIO_KINDS, add_file_options, add_model_options, plan_outputs, run_all
 
 HELP = "turn token files back into audio files"
 NOTE = "Example: speechtok decode tokens/a.tokens.safetensors -o a.wav"
@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_file_options(parser)
     add_model_options(parser)
     parser.add_argument(
-        "--format", default="wav", choices=("wav", "flac", "ogg", "opus", "mp3"),
+        "--format", default="wav", choices=AUDIO_KINDS,
         help="kind of audio written into a folder (default: wav); a file's name says it itself",
     )  # fmt: skip
     part = parser.add_mutually_exclusive_group()
@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decode every file."""
-    pairs = plan_outputs(args.files, args.output, f".{args.format}")
+    plan = plan_outputs(args.files, args.output, f".{args.format}")
     tokenizer = args.load(args.model, device=args.device)
 
     from speechtok.audio import write
@@ -53,4 +53,4 @@ def run(args: argparse.Namespace) -> int:
             "sample_rate": audio.rate,
         }
 
-    return run_all(pairs, work, args.json)
+    return run_all(plan, work, args.json)

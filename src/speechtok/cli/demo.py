@@ -8,12 +8,15 @@ from pathlib import Path
 from speechtok.cli.common import MODEL_HELP
 
 HELP = "encode and decode bundled recordings and write a page to listen to"
-NOTE = "Example: speechtok demo -o demo/"
+NOTE = "Example: speechtok demo -o my-report/"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", type=Path, help="folder of the report")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=Path, default=Path("demo-report"),
+        help="folder of the report (default: demo-report)",
+    )  # fmt: skip
     parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from speechtok.cli.common import (
+    AUDIO_KINDS,
     TOKEN_SUFFIX,
     add_file_options,
     add_model_options,
@@ -14,6 +15,10 @@ from speechtok.cli.common import (
     read_audio,
     run_all,
 )
+from speechtok.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from speechtok.tokenizers.base import Tokenizer
 
 HELP = "turn audio files into token files"
 NOTE = "Example: speechtok encode a.wav b.flac -o tokens/"
@@ -28,8 +33,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Encode every file."""
-    pairs = plan_outputs(args.files, args.output, TOKEN_SUFFIX)
+    plan = plan_outputs(args.files, args.output, TOKEN_SUFFIX)
+    for _, out in plan.pairs:
+        if out.suffix.lower().removeprefix(".") in AUDIO_KINDS:
+            raise OutputError(f"{out}: is a name for audio, and tokens are none; end it in {TOKEN_SUFFIX}")
     tokenizer = args.load(args.model, device=args.device)
+    _check_levels(args.levels, tokenizer)
 
     def work(path: Path, out: Path) -> dict[str, Any]:
         tokens = tokenizer.encode(read_audio(path), args.levels)
@@ -42,4 +51,10 @@ def run(args: argparse.Namespace) -> int:
             "fingerprint": tokens.fingerprint,
         }
 
-    return run_all(pairs, work, args.json)
+    return run_all(plan, work, args.json)
+
+
+def _check_levels(levels: int | None, tokenizer: Tokenizer) -> None:
+    """Once, rather than the same refusal for every file."""
+    if levels is not None and not 1 <= levels <= tokenizer.levels:
+        raise ConfigError(f"--levels {levels}: {tokenizer.name} has 1 to {tokenizer.levels}")

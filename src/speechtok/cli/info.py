@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the facts."""
     path = Path(args.target)
-    if path.is_file():
-        fields = _tokens(path) if _is_safetensors(path) else _audio(path)
-    else:
+    if not os.path.isfile(path) or _is_weights(path):
         fields = {"kind": "model", **args.load(args.target).describe()}
+    else:
+        fields = _tokens(path) if _is_safetensors(path) else _audio(path)
     print_json(fields) if args.json else print_fields(fields)
     return 0
 
@@ -65,6 +66,23 @@ def _tokens(path: Path) -> dict[str, Any]:
         "semantic_levels": list(tokens.semantic_levels),
         "bitrate": tokens.bitrate,
     }
+
+
+def _is_weights(path: Path) -> bool:
+    """Official weights go by their name, ours by what their header says."""
+    from safetensors import SafetensorError, safe_open
+
+    from speechtok.tokenizers.registry import MODEL_FORMAT, OFFICIAL_WEIGHTS
+
+    if path.suffix == ".pt" or path.name in OFFICIAL_WEIGHTS:
+        return True
+    if not _is_safetensors(path):
+        return False
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("format") == MODEL_FORMAT
+    except SafetensorError:  # damaged: reading it as tokens says how
+        return False
 
 
 def _is_safetensors(path: Path) -> bool:

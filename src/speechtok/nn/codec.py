@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from speechtok.config import from_mapping
+from speechtok.config import from_mapping, require_whole
 from speechtok.errors import ConfigError
 from speechtok.nn.frame import FrameConfig, FrameDecoder, FrameEncoder
 from speechtok.nn.quantizers import Quantized, QuantizerConfig, ResidualVQ
@@ -40,6 +40,8 @@ class CodecConfig:
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
             raise ConfigError(f"backbone is {self.backbone!r}; it must be one of {', '.join(BACKBONES)}")
+        sizes = ("sample_rate", "dimension", "semantic_dimension", "codebook_size", "n_q")
+        require_whole(self, 1, *sizes, section="codec.")
 
     @property
     def section(self) -> SEANetConfig | FrameConfig:

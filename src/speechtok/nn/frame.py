@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from speechtok.config import require_whole
 from speechtok.errors import ConfigError
 from speechtok.nn.spectrum import Spectrum, make_consistent
 
@@ -48,6 +49,11 @@ class FrameConfig:
     """No look-ahead. The projections need the future, so a causal codec has none of them."""
 
     def __post_init__(self) -> None:
+        sizes = ("hop", "n_fft", "stack", "width", "expansion", "kernel_size", "encoder_blocks", "decoder_blocks")
+        require_whole(self, 1, *sizes, section="frame.")
+        require_whole(self, 0, "consistency_iterations", section="frame.")
+        if not 0 < self.floor < math.inf:
+            raise ConfigError(f"frame.floor must be a number above 0, not {self.floor!r}")
         if self.causal and self.consistency_iterations:
             raise ConfigError("a causal frame codec cannot look ahead; set frame.consistency_iterations to 0")
         if self.hop % self.stack:

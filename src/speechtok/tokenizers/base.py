@@ -124,8 +124,7 @@ class Tokenizer(ABC):
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
         levels = self._checked_levels(levels)
-        for audio in audios:
-            self._checked_audio(audio)
+        audios = [self._checked_audio(audio) for audio in audios]
         if exact:
             return [self.encode(audio, levels) for audio in audios]
         samples = [self._at_rate(audio) for audio in audios]

@@ -18,7 +18,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from speechtok.errors import CheckpointError, ConfigError, OutputError
-from speechtok.files import write_bytes_atomic, write_text_atomic
+from speechtok.files import make_folder, write_bytes_atomic, write_text_atomic
 from speechtok.nn.codec import Codec, CodecConfig
 from speechtok.nn.conv import fold_weight_norm
 from speechtok.tokenizers.official import is_official, official_config, official_weights
@@ -27,7 +27,6 @@ FORMAT, VERSION = "speechtok.codec", 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 STATISTICS = ("inited", "cluster_size", "embed_avg")
 """Buffers of a codebook that only training needs. A release goes without; `_install` starts them anew."""
-SIZES = ("sample_rate", "dimension", "semantic_dimension", "codebook_size", "n_q")
 
 
 def save_codec(
@@ -56,11 +55,9 @@ def save_codec(
     state = {key: value.detach().cpu().to(dtype).contiguous() for key, value in state.items()}
     for key, value in state.items():
         if not value.isfinite().all():
-            raise OutputError(f"{folder}: {key} is not finite in {dtype}; save it as float32")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror}; choose another place") from error
+            advice = "save it as float32" if dtype == torch.float16 else "such a model is of no use; train it again"
+            raise OutputError(f"{folder}: {key} is not finite in {dtype}; {advice}")
+    make_folder(folder)
     write_bytes_atomic(folder / WEIGHTS, to_bytes(state, metadata={"format": FORMAT}))
     write_text_atomic(folder / CONFIG, json.dumps(header, indent=2, ensure_ascii=False) + "\n")
 
@@ -140,10 +137,6 @@ def _read_header(path: Path) -> dict[str, Any]:
 def _build(header: dict[str, Any], path: Path, official: bool) -> Codec:
     try:
         config = official_config(header, path) if official else CodecConfig.from_dict(header.get("codec", {}))
-        for name in SIZES:
-            value = getattr(config, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be a whole number above 0, not {value!r}")
         return Codec(config)
     except (ConfigError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         # torch refuses impossible shapes with any of these

@@ -178,4 +178,6 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used here: {reason}; use cpu") from None
+    if device.type == "meta":
+        raise ConfigError(f"device {name!r} cannot be used here: it computes nothing; use cpu")
     return device

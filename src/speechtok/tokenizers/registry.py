@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,14 @@ BUNDLED = Path(__file__).parents[1] / "models"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 OFFICIAL_WEIGHTS = ("SpeechTokenizer.pt", "ckpt.dev")
 """File names under which official SpeechTokenizer weights were published."""
+MODEL_FORMAT = "speechtok.codec"
+"""What the metadata of ``model.safetensors`` call it."""
+SCHEMES = tuple("ABCDE")
+FILE_SUFFIXES = (
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff", ".au", ".sph",
+    ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".json", ".dev",
+)  # fmt: skip
+"""A name that ends so means a file of this machine, never a repository."""
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(/[\w-][\w.-]*)*")
 
 Files = tuple[Path, Path]
@@ -65,6 +73,19 @@ class ModelEntry:
         """Plain types, for JSON."""
         derived = {"levels": self.levels, "frame_rate": self.frame_rate, "bitrate": self.bitrate}
         return asdict(self) | derived
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the ``card`` of a configuration says, or what holds where it says nothing."""
+
+    scheme: str = "E"
+    semantic_levels: tuple[int, ...] = (0,)
+    licence_code: str = "Apache-2.0"
+    licence_weights: str = ""
+    verified: str = "not stated"
+    description: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,18 +147,21 @@ def load(name: str | Path | Sequence[str | Path] | None = None, device: str = "c
         CheckpointError: no such model, it is damaged, or it cannot be fetched.
         ConfigError: the device cannot be used.
     """
+    label, files = _find(DEFAULT if name is None else name)  # first: a wrong name need not wait for torch
+
     from speechtok.tokenizers.checkpoint import read_checkpoint
     from speechtok.tokenizers.codec import CodecTokenizer
 
-    label, files = _find(DEFAULT if name is None else name)
-    codec, card = read_checkpoint(*files)
+    codec, header = read_checkpoint(*files)
+    card = _card(header, codec.config.n_q, files[0])
+    unstated = HUB[label].entry.licence_weights if label in HUB else "not stated"
     return CodecTokenizer(
         codec,
         label,
-        scheme=card.get("scheme", "E"),
-        semantic_levels=tuple(card.get("semantic_levels", (0,))),
-        licence=card.get("licence_weights", HUB[label].entry.licence_weights if label in HUB else "not stated"),
-        note=card.get("note", ""),
+        scheme=card.scheme,
+        semantic_levels=card.semantic_levels,
+        licence=card.licence_weights or unstated,
+        note=card.note,
         device=device,
     )
 
@@ -146,14 +170,16 @@ def _find(name: str | Path | Sequence[str | Path]) -> tuple[str, Files]:
     """What to call the model, and its files."""
     if not isinstance(name, str | os.PathLike):
         return _pair(name)
-    text, path = os.fspath(name), Path(name).expanduser()
+    text, path = os.fspath(name), Path(os.path.expanduser(name))
     if text in (folder.name for folder in _bundled_folders()):
         return text, _folder_files(BUNDLED / text)
-    if path.is_dir():
-        return path.resolve().name, _folder_files(path)
-    if path.is_file():
+    if os.path.isdir(path):
+        return os.path.basename(os.path.realpath(path)), _folder_files(path)
+    if os.path.isfile(path):
         return path.stem, (_beside(path, CONFIG), path)
-    if HUB_ID.fullmatch(text):
+    if text.lower().endswith(FILE_SUFFIXES):
+        raise CheckpointError(f"{text}: no such file; check the name")
+    if text in HUB or (HUB_ID.fullmatch(text) and not os.path.isdir(text.split("/")[0])):
         return text, _folder_files(_download(text))
     known = ", ".join(entry.name for entry in models())
     raise CheckpointError(
@@ -162,13 +188,13 @@ def _find(name: str | Path | Sequence[str | Path]) -> tuple[str, Files]:
 
 
 def _pair(files: Sequence[str | Path]) -> tuple[str, Files]:
-    paths = sorted((Path(file).expanduser() for file in files), key=lambda path: path.suffix != ".json")
+    paths = sorted((Path(os.path.expanduser(file)) for file in files), key=lambda path: path.suffix != ".json")
     if len(paths) != 2 or paths[0].suffix != ".json":
         raise CheckpointError("a pair of model files must be one .json configuration and one file of weights")
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         raise CheckpointError(f"{missing[0]}: no such file; give the configuration and the weights of one model")
-    return paths[1].resolve().parent.name, (paths[0], paths[1])
+    return Path(os.path.realpath(paths[1])).parent.name, (paths[0], paths[1])
 
 
 def _folder_files(folder: Path) -> Files:
@@ -212,6 +238,29 @@ def _download(name: str) -> Path:
         ) from None
 
 
+def _card(card: Any, levels: int, config: Path) -> Card:
+    """The card of ``config``, whose model has ``levels`` levels.
+
+    Raises:
+        CheckpointError: it says something that cannot be.
+    """
+    if not isinstance(card, dict):
+        raise CheckpointError(f"{config}: its card must be a mapping; restore it")
+    card = {field.name: card[field.name] for field in fields(Card) if field.name in card}
+    semantic = card.pop("semantic_levels", [0])
+    if not isinstance(semantic, list) or any(type(x) is not int or not 0 <= x < levels for x in semantic):
+        raise CheckpointError(
+            f"{config}: semantic_levels of its card must be a list of levels from 0 to {levels - 1}, not {semantic!r}"
+        )
+    wrong = [name for name, value in card.items() if not isinstance(value, str)]
+    if wrong:
+        raise CheckpointError(f"{config}: {wrong[0]} of its card must be text, not {card[wrong[0]]!r}")
+    checked = Card(**card, semantic_levels=tuple(semantic))
+    if checked.scheme not in SCHEMES:
+        raise CheckpointError(f"{config}: scheme of its card must be one of A to E, not {checked.scheme!r}")
+    return checked
+
+
 def _bundled_folders() -> list[Path]:
     return sorted(path.parent for path in BUNDLED.glob(f"*/{CONFIG}"))
 
@@ -219,18 +268,19 @@ def _bundled_folders() -> list[Path]:
 def _bundled_entry(folder: Path) -> ModelEntry:
     """Read from the JSON itself, so that listing the models needs no torch."""
     header = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    codec, card = header["codec"], header["card"]
+    codec = header["codec"]
+    card = _card(header["card"], codec["n_q"], folder / CONFIG)
     section = codec[codec["backbone"]]
     return ModelEntry(
         name=folder.name,
-        scheme=card.get("scheme", "E"),
+        scheme=card.scheme,
         bundled=True,
         sample_rate=codec["sample_rate"],
         hop=section["hop"] if "hop" in section else math.prod(section["strides"]),
         codebook_sizes=(codec["codebook_size"],) * codec["n_q"],
-        semantic_levels=tuple(card.get("semantic_levels", (0,))),
-        licence_code=card.get("licence_code", "Apache-2.0"),
-        licence_weights=card.get("licence_weights", "not stated"),
-        verified=card.get("verified", "not stated"),
-        description=card.get("description", ""),
+        semantic_levels=card.semantic_levels,
+        licence_code=card.licence_code,
+        licence_weights=card.licence_weights or "not stated",
+        verified=card.verified,
+        description=card.description,
     )

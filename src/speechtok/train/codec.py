@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from speechtok.config import from_yaml
-from speechtok.errors import ConfigError
-from speechtok.files import write_text_atomic
+from speechtok.errors import ConfigError, TrainingError
+from speechtok.files import make_folder, write_text_atomic
 from speechtok.nn.codec import Codec
 from speechtok.nn.discriminators import Judges
 from speechtok.nn.frame import start_from_principal_components
@@ -41,7 +41,8 @@ CODEBOOK_BATCHES = 20
 class Guide(Protocol):
     """A teacher: a module whose losses join the others, named ``group/name`` and weighed by ``weights.guides``.
 
-    Its own parameters (projections, attention) are trained and saved with the generator's.
+    A loss without a weight there is logged and counts nothing, so a teacher can report what should be watched. Its own
+    parameters (projections, attention) are trained and saved with the generator's.
     """
 
     def __call__(self, codec: Codec, wave: Tensor, quantized: Quantized, step: int) -> dict[str, Tensor]:
@@ -104,6 +105,9 @@ def train_step(state: State, wave: Tensor) -> dict[str, float]:
     """One update of the discriminators (once they play) and of the generator on this process's ``wave[B, T]``.
 
     Returns the losses, as means over processes.
+
+    Raises:
+        TrainingError: a loss or the gradient is not finite; the generator has not been updated then.
     """
     recipe, devices = state.recipe, state.devices
     set_rates(state)
@@ -116,12 +120,27 @@ def train_step(state: State, wave: Tensor) -> dict[str, float]:
     total.backward()
     devices.average_gradients(state.parameters)
     norm = nn.utils.clip_grad_norm_(state.parameters, recipe.optimisation.clip or math.inf)
+    means = devices.mean(torch.stack([*(loss.detach() for loss in losses.values()), norm]))
+    values = dict(zip([*losses, "gradient/norm"], means.tolist(), strict=True))
+    require_finite(state.step, values)
     state.optimiser.step()
     state.step += 1
     state.follow()
     state.watch.step(revived)
-    values = devices.mean(torch.stack([*(loss.detach() for loss in losses.values()), norm]))
-    return dict(zip([*losses, "gradient/norm"], values.tolist(), strict=True)) | {"codes/revived": sum(revived)}
+    return values | {"codes/revived": sum(revived)}
+
+
+def require_finite(step: int, values: dict[str, float]) -> None:
+    """Refuse to go on with a loss or gradient that is not a number; every process sees the same means.
+
+    Raises:
+        TrainingError: names the step and the first such value.
+    """
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"step {step}: {name} is {value}; lower optimisation.rate and go on from the last checkpoint"
+            )
 
 
 def reconstruct(state: State, wave: Tensor) -> tuple[Tensor, dict[str, Tensor], list[int]]:
@@ -251,11 +270,15 @@ def train(
     """Train until ``recipe.steps`` (or ``stop_at``), resuming what ``folder`` holds, and export the model there.
 
     Raises:
-        ConfigError: the recipe does not fit the data, the processes or what ``folder`` holds.
+        ConfigError: the recipe does not fit the data, the guides, the processes or what ``folder`` holds.
+        OutputError: ``folder`` or the cache cannot be written.
+        TrainingError: a loss or gradient is not finite; the last checkpoint stays as it is.
     """
+    if not guides:
+        require_guides(recipe, ())
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     state = State(recipe, guides)
     devices = state.devices
     if recipe.data.batch % devices.processes:
@@ -264,6 +287,7 @@ def train(
         crops, held_out = speech_of(recipe)
     load_checkpoint(state, folder)
     end = min(recipe.steps, stop_at or recipe.steps)
+    first_guided = max(state.step, recipe.quantize_from)
     with closing(RunLog(folder, recipe.steps, state.step)) if devices.main else nullcontext() as log:
         while state.step < end:
             if state.step == 0 and recipe.codec.backbone == "frame":
@@ -271,12 +295,27 @@ def train(
             if state.step == recipe.quantize_from:
                 place_codebooks(state, crops)
             values = train_step(state, torch.from_numpy(crops(state.step, devices.process, devices.processes)))
+            if state.step == first_guided + 1:
+                require_guides(recipe, values)
             if devices.main:
                 after_step(state, log, folder, held_out, values, state.step == end)
     if devices.main:
         export(state, folder / "model")
     devices.wait()
     return state
+
+
+def require_guides(recipe: CodecRecipe, returned: Iterable[str]) -> None:
+    """Refuse weights of guides' losses that are not among those ``returned``.
+
+    Raises:
+        ConfigError: names them.
+    """
+    missing = sorted(set(recipe.weights.guides) - set(returned))
+    if missing:
+        raise ConfigError(
+            f"weights.guides names {', '.join(missing)}, which no guide returns; correct it or train with that guide"
+        )
 
 
 def speech_of(recipe: CodecRecipe) -> tuple[Crops, WaveStore]:

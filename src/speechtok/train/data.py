@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from speechtok.audio import read
 from speechtok.errors import AudioError, ConfigError
-from speechtok.files import atomic_path
+from speechtok.files import atomic_path, make_folder
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,13 @@ class WaveStore:
 
         Raises:
             AudioError: a file that cannot be read; the message names it.
+            OutputError: the cache cannot be written.
         """
         key = hashlib.sha256(json.dumps([rate, *(_identity(u.path) for u in utterances)]).encode()).hexdigest()[:16]
         store = Path(cache) / f"waves-{key}.npy"
         index = Path(cache) / f"waves-{key}.offsets.npy"
         if not (store.exists() and index.exists()):
-            store.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(cache)
             waves = [_int16(u.path, rate) for u in tqdm(utterances, desc="reading audio", unit="file", disable=None)]
             _save(index, np.cumsum([0, *map(len, waves)]))
             _save(store, np.concatenate(waves))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from speechtok.config import require_whole
 from speechtok.errors import ConfigError
 from speechtok.nn.codec import CodecConfig
 from speechtok.nn.discriminators import JudgesConfig
@@ -32,7 +33,11 @@ class DataConfig:
 
 @dataclass
 class LossWeights:
-    """Weight of each loss; a loss with weight 0 is not computed."""
+    """Weight of each loss in the generator's sum.
+
+    With weight 0, ``magnitude``, ``mel`` and ``time`` are not computed, and ``adversarial`` takes the discriminators
+    and feature matching with it. ``commitment`` and ``feature`` are still computed and logged; they only count nothing.
+    """
 
     magnitude: float = 1.0
     """L1 between the frame decoder's weighted log magnitudes and the target's, before phases exist."""
@@ -46,7 +51,8 @@ class LossWeights:
     feature: float = 2.0
     """Feature matching, see ``adversary.features``."""
     guides: dict[str, float] = field(default_factory=dict)
-    """Weights of the losses that teachers add, by the names these give them."""
+    """Weights of the losses that teachers add, by the names these give them. A name that no teacher returns is an
+    error; a loss that is returned and not named here is logged and counts nothing."""
 
 
 @dataclass
@@ -137,6 +143,8 @@ class CodecRecipe:
     alarm: Alarm = field(default_factory=Alarm)
 
     def __post_init__(self) -> None:
+        require_whole(self, 1, "steps", "log_every", "validate_every", "checkpoint_every")
+        require_whole(self.data, 1, "batch", "validation_files", section="data.")
         if not self.data.manifests:
             raise ConfigError("data.manifests is empty; name at least one manifest (path, split, ... per row)")
         scales = {"bands": self.mel.bands, "hops": self.mel.hops, "weights": self.mel.weights}
