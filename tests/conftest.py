@@ -1,4 +1,4 @@
-"""Fixtures for every test: synthetic speech, the bundled clips, and the shared folder where there is one."""
+"""Fixtures of several tests: speech, bundled clips, the shared folder if there is one, a tiny model, the command."""
 
 import json
 import os
@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechtok.audio import Audio
+from speechtok.audio import Audio, write
+from speechtok.cli import main
+from speechtok.tokenizers.checkpoint import save_codec
+from tiny import signal, tiny_codec, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,6 +63,40 @@ def corpus(tmp_path) -> Path:
         rows.append(f"{i}.wav\t{'dev' if i == 3 else 'train'}\ts\ttext")
     (tmp_path / "corpus.tsv").write_text("\n".join(rows) + "\n")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small tokenizer with random weights."""
+    return tiny_tokenizer("frame")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model folder on disk."""
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    save_codec(tiny_codec("frame"), path, {"scheme": "E"})
+    return path
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """Half a second in a file whose name has two dots."""
+    path = tmp_path / "clip.one.wav"
+    write(path, signal(0.5))
+    return path
+
+
+@pytest.fixture
+def cli(model, capsys):
+    """Run a command on the model in memory: exit code, standard output, lines of standard error."""
+
+    def run(*argv, load=lambda *_, **__: model):
+        code = main([str(word) for word in argv], load=load)
+        out, err = capsys.readouterr()
+        return code, out, err.splitlines()
+
+    return run
 
 
 def synthetic_speech(seconds: float, rate: int = 16000, seed: int = 0) -> Audio:

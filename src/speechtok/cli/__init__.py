@@ -114,7 +114,7 @@ def _system_error(error: OSError) -> str:
     reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
     if error.filename is None:
         return f"cannot go on: {reason}; check where the output goes"
-    return f"{os.fsdecode(error.filename)}: {reason}; check the name and its permissions"
+    return f"{error.filename}: {reason}; check the name and its permissions"
 
 
 def _give_up_on_stdout() -> None:
