@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechtok.tokenizers.chunking import windows
+from tiny import signal, tiny_tokenizer
 
 sizes = st.tuples(st.integers(1, 400), st.integers(1, 40), st.integers(0, 30), st.integers(0, 30))
 
@@ -45,3 +48,12 @@ def test_number_of_windows_is_what_the_new_audio_needs(hours):
 def test_kept_counts_from_the_start_of_the_window():
     second = list(windows(100, 30, 5, 7))[1]
     assert (second.keep_start, second.start, second.kept.start) == (35, 30, 5)
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "log"])
+def test_long_audio_draws_a_bar_on_a_terminal_alone(terminal, monkeypatch, capsys):
+    tokenizer = tiny_tokenizer("seanet").in_windows(0.2)
+    tokenizer.show_progress = True
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    tokenizer.decode(tokenizer.encode(signal(2.0)))
+    assert ("window" in capsys.readouterr().err) is terminal

@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Decode every file."""
     plan = plan_outputs(args.files, args.output, f".{args.format}")
     tokenizer = args.load(args.model, device=args.device)
+    tokenizer.show_progress = True
 
     from speechtok.audio import write
     from speechtok.tokens import Tokens

@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
         if out.suffix.lower().removeprefix(".") in AUDIO_KINDS:
             raise OutputError(f"{out}: is a name for audio, and tokens are none; end it in {TOKEN_SUFFIX}")
     tokenizer = args.load(args.model, device=args.device)
+    tokenizer.show_progress = True
     _check_levels(args.levels, tokenizer)
 
     def work(path: Path, out: Path) -> dict[str, Any]:

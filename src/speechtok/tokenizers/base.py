@@ -41,6 +41,8 @@ class Tokenizer(ABC):
     note: str = ""
     """What a user of this very model must know."""
     causal: bool = False
+    show_progress: bool = False
+    """Whether long audio draws a bar on a terminal; the command turns it on."""
     exact_windows: tuple[bool, bool] = (True, True)
     """Whether encoding and decoding long audio in windows gives, but for rounding, what one piece gives."""
 

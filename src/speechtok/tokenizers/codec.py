@@ -12,12 +12,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from speechtok.errors import ConfigError
 from speechtok.nn.codec import Codec
@@ -100,7 +102,7 @@ class CodecTokenizer(Tokenizer):
     @torch.inference_mode()
     def _encode(self, samples: np.ndarray, levels: int) -> np.ndarray:
         pieces = []
-        for window in self._plan(self._count(samples), self.codec.encoder_context()):
+        for window in self._shown(self._plan(self._count(samples), self.codec.encoder_context())):
             wave = self._tensor(samples[window.start * self.hop : window.stop * self.hop])
             pieces.append(self.codec.encode(wave[None], levels)[0, :, window.kept].cpu())
         return torch.cat(pieces, dim=1).numpy()
@@ -108,7 +110,7 @@ class CodecTokenizer(Tokenizer):
     @torch.inference_mode()
     def _decode(self, codes: np.ndarray, first_level: int) -> np.ndarray:
         samples = np.empty(codes.shape[1] * self.hop, dtype=np.float32)
-        for window in self._plan(codes.shape[1], self.codec.decoder_context()):
+        for window in self._shown(self._plan(codes.shape[1], self.codec.decoder_context())):
             part = self._tensor(codes[:, window.start : window.stop])
             wave = self.codec.decode(part[None], first_level)[0].cpu().numpy()
             kept = wave[window.kept.start * self.hop : window.kept.stop * self.hop]
@@ -158,6 +160,12 @@ class CodecTokenizer(Tokenizer):
                     stacklevel=5,
                 )
         return windows(frames, longest - sum(context), *context)
+
+    def _shown(self, plan: Iterator[Window]) -> Iterable[Window]:
+        """The windows of long audio behind a bar, where that is wanted and somebody looks."""
+        plan = list(plan)
+        hidden = not self.show_progress or len(plan) == 1 or not sys.stderr.isatty()
+        return tqdm(plan, unit="window", leave=False, disable=hidden)
 
     def _count(self, samples: np.ndarray) -> int:
         """Frames of a signal."""
