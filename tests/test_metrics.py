@@ -149,7 +149,11 @@ def test_processes_give_the_same_scores_and_the_same_failures(pair):
     with Scorer(("mel_distance", "si_sdr")) as here, Scorer(("mel_distance", "si_sdr"), processes=1) as there:
         for degraded in (pair[1], np.zeros_like(pair[1])):
             ours, theirs = (scorer.submit(pair[0], degraded, RATE).result() for scorer in (here, there))
-            assert ours == theirs
+            # the last digit of a sum may depend on where in memory the numbers lie
+            assert {name: score.value for name, score in ours.items()} == pytest.approx(
+                {name: score.value for name, score in theirs.items()}, rel=1e-12
+            )
+            assert [score.failure for score in ours.values()] == [score.failure for score in theirs.values()]
     assert ours["si_sdr"].value is None
 
 
