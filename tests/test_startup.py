@@ -68,3 +68,15 @@ def test_public_names_exist(name):
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="nonsense"):
         speechtok.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("module", ["release", "plot"])
+def test_modules_run_as_programs_fail_like_the_command(module, tmp_path):
+    (tmp_path / "card.yaml").write_text("{}")
+    options = ["-o", str(tmp_path / "out"), "--card", str(tmp_path / "card.yaml")] if module == "release" else []
+    arguments = ["x", str(tmp_path / "absent"), *options]
+    start = f"runpy.run_module('speechtok.train.{module}', run_name='__main__')"
+    done = run(f"import runpy, sys; sys.argv = {arguments!r}; {start}")
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("speechtok: error: ") and "absent" in line

@@ -4,6 +4,10 @@ The command line prints the line and exits with status 2. Anything that is not a
 in the program and keeps its traceback.
 """
 
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
 
 class SpeechtokError(Exception):
     """Base of every error a user can cause and mend; its text is always a single line."""
@@ -38,3 +42,12 @@ class TrainingError(SpeechtokError):
 
 class OutputError(SpeechtokError):
     """A result that cannot be written where it was asked for."""
+
+
+def run_module(main: Callable[[], int | None]) -> NoReturn:
+    """End the process as the command would: with what `main` returns, or with one line and status 2."""
+    try:
+        sys.exit(main())
+    except SpeechtokError as error:
+        print(f"speechtok: error: {error}", file=sys.stderr)
+        sys.exit(2)

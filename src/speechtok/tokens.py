@@ -38,6 +38,11 @@ _FIELDS = (
 )
 
 
+def nominal_bitrate(frame_rate: float, codebook_sizes: Sequence[int]) -> float:
+    """bit/s of codes of fixed length: frame rate times the sum of log2(codebook size)."""
+    return frame_rate * sum(math.log2(size) for size in codebook_sizes)
+
+
 @dataclass(frozen=True, eq=False)
 class Tokens:
     """The codes of one utterance and what is needed to understand and decode them.
@@ -121,7 +126,7 @@ class Tokens:
         """bit/s of the levels present with fixed-length codes: frame rate times the sum of log2(codebook
         size).
         """
-        return self.frame_rate * sum(math.log2(size) for size in self.codebook_sizes)
+        return nominal_bitrate(self.frame_rate, self.codebook_sizes)
 
     @property
     def semantic(self) -> "Tokens":

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -31,7 +30,7 @@ from speechtok.bench.statistics import Estimate, summarize
 from speechtok.errors import ConfigError, SpeechtokError
 from speechtok.files import write_text_atomic
 from speechtok.tokenizers.base import Tokenizer
-from speechtok.tokens import Tokens
+from speechtok.tokens import Tokens, nominal_bitrate
 from speechtok.train.data import Utterance, read_manifest
 
 FORMAT, VERSION = "speechtok.reconstruction", 1
@@ -98,7 +97,7 @@ def summarize_levels(
     summaries = []
     for count in scores[0]:
         estimates = {name: summarize(one[count][name] for one in scores) for name in scores[0][count]}
-        nominal = tokenizer.frame_rate * float(np.log2(tokenizer.codebook_sizes[:count]).sum())
+        nominal = nominal_bitrate(tokenizer.frame_rate, tokenizer.codebook_sizes[:count])
         real = entropy_bitrate(usage[:count], tokenizer.frame_rate)
         summaries.append(LevelSummary(count, nominal, real, estimates))
     return summaries

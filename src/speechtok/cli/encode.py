@@ -15,10 +15,10 @@ from speechtok.cli.common import (
     read_audio,
     run_all,
 )
-from speechtok.errors import ConfigError, OutputError
+from speechtok.errors import OutputError
 
 if TYPE_CHECKING:
-    from speechtok.tokenizers.base import Tokenizer
+    pass
 
 HELP = "turn audio files into token files"
 NOTE = "Example: speechtok encode a.wav b.flac -o tokens/"
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
             raise OutputError(f"{out}: is a name for audio, and tokens are none; end it in {TOKEN_SUFFIX}")
     tokenizer = args.load(args.model, device=args.device)
     tokenizer.show_progress = True
-    _check_levels(args.levels, tokenizer)
+    tokenizer.checked_levels(args.levels)  # once, rather than the same refusal for every file
 
     def work(path: Path, out: Path) -> dict[str, Any]:
         tokens = tokenizer.encode(read_audio(path), args.levels)
@@ -53,9 +53,3 @@ def run(args: argparse.Namespace) -> int:
         }
 
     return run_all(plan, work, args.json)
-
-
-def _check_levels(levels: int | None, tokenizer: Tokenizer) -> None:
-    """Once, rather than the same refusal for every file."""
-    if levels is not None and not 1 <= levels <= tokenizer.levels:
-        raise ConfigError(f"--levels {levels}: {tokenizer.name} has 1 to {tokenizer.levels}")

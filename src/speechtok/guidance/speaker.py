@@ -15,6 +15,7 @@ from speechtok.errors import CheckpointError
 from speechtok.files import write_bytes_atomic
 from speechtok.nn.ecapa import ECAPA, ECAPAConfig, SpeakerFeatures
 from speechtok.nn.fbank import SpeakerMel
+from speechtok.weights import read_torch_file
 
 FILES = ("model.safetensors", "embedding_model.safetensors", "embedding_model.ckpt")
 """Names looked for in a folder."""
@@ -135,12 +136,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path}: truncated, or not a safetensors file ({error}); restore it") from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise CheckpointError(
-            f"{path}: damaged, or not a file of plain torch weights ({type(error).__name__}); fetch it again"
-        ) from error
+    state = read_torch_file(path)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: holds no plain dictionary of tensors; give embedding_model.ckpt")
     return dict(state)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from speechtok.config import from_mapping, require_whole
 from speechtok.errors import ConfigError
 from speechtok.nn.frame import FrameConfig, FrameDecoder, FrameEncoder
-from speechtok.nn.quantizers import Quantized, QuantizerConfig, ResidualVQ
+from speechtok.nn.quantizers import QuantizerConfig, ResidualVQ
 from speechtok.nn.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
 
 BACKBONES = {"seanet": (SEANetEncoder, SEANetDecoder), "frame": (FrameEncoder, FrameDecoder)}
@@ -73,19 +73,6 @@ class CodecConfig:
         return from_mapping(cls, values, "codec")
 
 
-@dataclass
-class CodecOutput:
-    """One training pass."""
-
-    wave: Tensor
-    """Reconstruction, ``[B, N * hop]``."""
-    latent: Tensor
-    """Encoder output, ``[B, N, D]``."""
-    quantized: Quantized
-    semantic: Tensor
-    """First level projected to the teacher's width, ``[B, N, S]``."""
-
-
 class Codec(nn.Module):
     """Waveform to codes and back."""
 
@@ -110,12 +97,6 @@ class Codec(nn.Module):
     def semantic(self, wave: Tensor) -> Tensor:
         """First-level features in the teacher's space, ``wave[B, T] -> [B, N, S]``."""
         return self.transform(self.quantizer.decode(self.encode(wave, levels=1)))
-
-    def forward(self, wave: Tensor) -> CodecOutput:
-        """Reconstruct with gradients; in train mode the codebooks learn as well."""
-        latent = self.encoder(wave)
-        quantized = self.quantizer(latent)
-        return CodecOutput(self.decoder(quantized.latent), latent, quantized, self.transform(quantized.first))
 
     def encoder_context(self) -> tuple[int, int] | None:
         """Frames of input that one latent frame sees to its left and right; None where that is unbounded."""

@@ -10,7 +10,6 @@ What a user may rely on, and what ``speechtok verify`` checks for any tokenizer:
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -19,7 +18,7 @@ import numpy as np
 
 from speechtok.audio import Audio
 from speechtok.errors import AudioError, ConfigError, SpeechtokError, TokenError
-from speechtok.tokens import Tokens
+from speechtok.tokens import Tokens, nominal_bitrate
 
 
 class Tokenizer(ABC):
@@ -80,7 +79,7 @@ class Tokenizer(ABC):
     @property
     def bitrate(self) -> float:
         """Bits per second of all levels, were every code equally likely."""
-        return self.frame_rate * sum(math.log2(size) for size in self.codebook_sizes)
+        return nominal_bitrate(self.frame_rate, self.codebook_sizes)
 
     def encode(self, audio: Audio, levels: int | None = None) -> Tokens:
         """Tokens of one recording.
@@ -96,7 +95,7 @@ class Tokenizer(ABC):
             AudioError: not an ``Audio``.
             ConfigError: more levels than the model has, or fewer than one.
         """
-        levels = self._checked_levels(levels)
+        levels = self.checked_levels(levels)
         samples = self._at_rate(audio)
         return self._tokens(self._encode(samples, levels), len(samples))
 
@@ -125,7 +124,7 @@ class Tokenizer(ABC):
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
-        levels = self._checked_levels(levels)
+        levels = self.checked_levels(levels)
         audios = [self._checked_audio(audio) for audio in audios]
         if exact:
             return [self.encode(audio, levels) for audio in audios]
@@ -177,7 +176,8 @@ class Tokenizer(ABC):
             "fingerprint": self.fingerprint,
         }
 
-    def _checked_levels(self, levels: int | None) -> int:
+    def checked_levels(self, levels: int | None) -> int:
+        """How many levels ``levels`` asks for (None: all); raises ConfigError where the model has no such number."""
         if levels is None:
             return self.levels
         if not 1 <= levels <= self.levels:

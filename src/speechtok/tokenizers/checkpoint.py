@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -89,22 +88,6 @@ def read_checkpoint(config: str | Path, weights: str | Path, *, fold: bool = Tru
         fold_weight_norm(model)
     _install(model, state, weights)
     return (fold_weight_norm(model) if fold else model).eval(), header.get("card", {})
-
-
-def digest(path: str | Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    total = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                total.update(block)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}; check the name") from error
-    return total.hexdigest()
 
 
 def _state(model: Codec, for_training: bool) -> dict[str, Tensor]:

@@ -10,12 +10,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from speechtok.errors import CheckpointError
 from speechtok.nn.codec import CodecConfig
 from speechtok.nn.seanet import SEANetConfig
+from speechtok.weights import read_torch_file
 
 SEANET_KEYS = (
     "n_filters",
@@ -80,12 +80,7 @@ def official_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: not readable as such a file.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise CheckpointError(
-            f"{path}: damaged, or not a file of plain torch weights ({type(error).__name__}); fetch it again"
-        ) from error
+    content = read_torch_file(path)
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

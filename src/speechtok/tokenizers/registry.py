@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechtok.errors import CheckpointError
+from speechtok.tokens import nominal_bitrate
 
 if TYPE_CHECKING:
     from speechtok.tokenizers.base import Tokenizer
@@ -67,7 +68,7 @@ class ModelEntry:
     @property
     def bitrate(self) -> float:
         """Bits per second of all levels, were every code equally likely."""
-        return self.frame_rate * sum(math.log2(size) for size in self.codebook_sizes)
+        return nominal_bitrate(self.frame_rate, self.codebook_sizes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""

@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from speechtok.errors import ConfigError, SpeechtokError
+from speechtok.errors import ConfigError, run_module
 from speechtok.files import atomic_path
 from speechtok.train.log import read_log
 
@@ -93,7 +92,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except SpeechtokError as error:
-        sys.exit(f"speechtok: error: {error}")
+    run_module(main)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 import yaml
 
 from speechtok.config import from_mapping
-from speechtok.errors import ConfigError, SpeechtokError
+from speechtok.errors import ConfigError, run_module
 from speechtok.nn.codec import Codec, CodecConfig
 from speechtok.tokenizers.checkpoint import save_codec
 from speechtok.train.snapshot import load_snapshot
@@ -65,7 +64,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except SpeechtokError as error:
-        sys.exit(f"speechtok: error: {error}")
+    run_module(main)
