@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from speechtok.errors import ConfigError
-from speechtok.train.codec import State, train
+from speechtok.train.codec import train
+from speechtok.train.devices import Devices
 from speechtok.train.recipe import CodecRecipe
 from speechtok.train.snapshot import load_snapshot, save_snapshot
 from test_train import assert_same, make_recipe, weights
@@ -77,13 +78,13 @@ def test_two_processes_do_what_one_does_with_the_whole_batch(corpus):
 
 def test_a_batch_that_cannot_be_shared_is_refused(corpus, monkeypatch):
     recipe = make_recipe(corpus, "data.batch=3")
-    whole = State.__init__
+    whole = Devices.__init__
 
     def shared(self, *arguments):
         whole(self, *arguments)
-        self.devices.processes = 2
+        self.processes = 2
 
-    monkeypatch.setattr(State, "__init__", shared)
+    monkeypatch.setattr(Devices, "__init__", shared)
     with pytest.raises(ConfigError, match=r"data\.batch=3"):
         train(recipe, corpus / "run")
 

@@ -1,12 +1,8 @@
-"""The codec trainer: state, step, validate, checkpoint, loop."""
+"""The codec trainer: state, step, validate, start, export; checkpoints and the loop are ``train.loop``."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Sequence
-from contextlib import closing, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speechtok.config import from_yaml
-from speechtok.errors import ConfigError, TrainingError
-from speechtok.files import make_folder, write_text_atomic
+from speechtok.errors import ConfigError
 from speechtok.nn.codec import Codec
 from speechtok.nn.discriminators import Judges
 from speechtok.nn.frame import start_from_principal_components
@@ -26,11 +20,10 @@ from speechtok.train.adversary import adversarial_losses, adversarial_ramp
 from speechtok.train.data import Crops, WaveStore, pooled
 from speechtok.train.devices import Devices
 from speechtok.train.health import Watch, codebook_health
-from speechtok.train.log import RunLog
+from speechtok.train.loop import finish_command, prepare, read_command, run
 from speechtok.train.losses import MultiScaleMel
-from speechtok.train.plot import draw
-from speechtok.train.recipe import CodecRecipe, Optimisation
-from speechtok.train.snapshot import load_snapshot, random_state, restore_random_state, save_snapshot
+from speechtok.train.optimisation import adamw, follow, set_rate, update
+from speechtok.train.recipe import CodecRecipe
 
 LINEAR_BATCHES = 30
 """Batches whose principal components a frame codec starts from: many more vectors than feature dimensions."""
@@ -51,12 +44,21 @@ class Guide(Protocol):
 
 
 class State:
-    """All that changes while training: generator, its average, guides, discriminators, optimisers, step."""
+    """All that changes while training: generator, its average, guides, discriminators, optimisers, step.
 
-    def __init__(self, recipe: CodecRecipe, guides: Sequence[nn.Module] = ()):
+    Args:
+        speech: training crops and held-out utterances; without them it takes single steps only (``train_step``).
+    """
+
+    def __init__(
+        self, recipe: CodecRecipe, guides: Sequence[nn.Module] = (), speech: tuple[Crops, WaveStore] | None = None
+    ):
         torch.manual_seed(recipe.seed)
         self.recipe, self.devices = recipe, Devices(recipe.precision)
         self.step = 0
+        if speech is not None:
+            self.crops, self.held_out = speech
+        self.guides_checked = not guides  # their losses are known when they have been heard once
         device = self.devices.device
         self.codec = Codec(recipe.codec).to(device)
         self.average = Codec(recipe.codec).requires_grad_(False).eval().to(device)
@@ -64,8 +66,8 @@ class State:
         self.guides = nn.ModuleList(guides).to(device)
         self.judge = Judges(recipe.adversary).to(device)
         options, mel = recipe.optimisation, recipe.mel
-        self.optimiser = _adamw(self.parameters, options.rate, options)
-        self.judge_optimiser = _adamw(self.judge.parameters(), options.discriminator_rate, options)
+        self.optimiser = adamw(self.parameters, options.rate, options)
+        self.judge_optimiser = adamw(self.judge.parameters(), options.discriminator_rate, options)
         self.watch = Watch(recipe.codec.n_q, recipe.codec.codebook_size, recipe.alarm)
         shape = (mel.windows, mel.bands, mel.hops, mel.weights, mel.distance == "l1+l2")
         self.mel = MultiScaleMel(recipe.codec.sample_rate, *shape).to(device)
@@ -88,14 +90,31 @@ class State:
             "watch": self.watch,
         }
 
-    @torch.no_grad()
-    def follow(self) -> None:
-        """Move the average towards the generator; faster at first, so that it forgets the initial weights."""
-        decay = min(self.recipe.optimisation.ema, (1 + self.step) / (10 + self.step))
-        for averaged, current in zip(
-            self.average.state_dict().values(), self.codec.state_dict().values(), strict=True
-        ):
-            averaged.lerp_(current, 1 - decay)
+    def advance(self) -> dict[str, float]:
+        """One update, see ``train.loop.Trainee``; linear maps and codebooks get their start when they are due."""
+        devices, recipe = self.devices, self.recipe
+        if self.step == 0 and recipe.codec.backbone == "frame":
+            start_linear(self)
+        if self.step == recipe.quantize_from:
+            place_codebooks(self)
+        crops = torch.from_numpy(self.crops(self.step, devices.process, devices.processes))
+        values = train_step(self, crops)
+        if not self.guides_checked and self.step > recipe.quantize_from:
+            require_guides(recipe, values)
+            self.guides_checked = True
+        return values
+
+    def validate(self, counted: bool) -> tuple[dict[str, Any], list[str]]:
+        """Figures and alarms, see ``train.loop.Trainee``."""
+        row = validate(self, self.held_out)
+        if not counted or self.step <= self.recipe.quantize_from:  # nothing has placed the codebooks yet
+            return row, []
+        health, alarms = self.watch.validation({name: row[name] for name in row if name.startswith("codes/")})
+        return row | health, alarms
+
+    def export(self, folder: Path) -> None:
+        """The averaged model as a folder that ``speechtok.load`` reads."""
+        save_codec(self.average, folder, card={"steps": self.step})
 
 
 # -- step -----------------------------------------------------------------------------------------------------------
@@ -109,38 +128,18 @@ def train_step(state: State, wave: Tensor) -> dict[str, float]:
     Raises:
         TrainingError: a loss or the gradient is not finite; the generator has not been updated then.
     """
-    recipe, devices = state.recipe, state.devices
-    set_rates(state)
+    recipe, devices, options = state.recipe, state.devices, state.recipe.optimisation
+    for optimiser, peak in ((state.optimiser, options.rate), (state.judge_optimiser, options.discriminator_rate)):
+        set_rate(optimiser, peak, options, state.step, recipe.steps)
     wave = wave.to(devices.device)
     reconstruction, losses, revived = reconstruct(state, wave)
     losses |= adversarial_losses(state, wave, reconstruction)
     weights = weights_of(recipe, adversarial_ramp(recipe, state.step))
-    total = torch.stack([weights[name] * loss for name, loss in losses.items() if name in weights]).sum()
-    state.optimiser.zero_grad(set_to_none=True)
-    total.backward()
-    devices.average_gradients(state.parameters)
-    norm = nn.utils.clip_grad_norm_(state.parameters, recipe.optimisation.clip or math.inf)
-    means = devices.mean(torch.stack([*(loss.detach() for loss in losses.values()), norm]))
-    values = dict(zip([*losses, "gradient/norm"], means.tolist(), strict=True))
-    require_finite(state.step, values)
-    state.optimiser.step()
+    values = update(devices, state.optimiser, state.parameters, losses, weights, options.clip, state.step)
     state.step += 1
-    state.follow()
+    follow(state.average, state.codec, options.ema, state.step)
     state.watch.step(revived)
     return values | {"codes/revived": sum(revived)}
-
-
-def require_finite(step: int, values: dict[str, float]) -> None:
-    """Refuse to go on with a loss or gradient that is not a number; every process sees the same means.
-
-    Raises:
-        TrainingError: names the step and the first such value.
-    """
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"step {step}: {name} is {value}; lower optimisation.rate and go on from the last checkpoint"
-            )
 
 
 def reconstruct(state: State, wave: Tensor) -> tuple[Tensor, dict[str, Tensor], list[int]]:
@@ -186,20 +185,6 @@ def weights_of(recipe: CodecRecipe, ramp: float) -> dict[str, float]:
     }
 
 
-def set_rates(state: State) -> None:
-    """Learning rates of this step: linear warm-up, then a cosine down to ``final``."""
-    options, steps = state.recipe.optimisation, state.recipe.steps
-    warm = min(1.0, (state.step + 1) / max(1, options.warmup))
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, state.step / steps)))
-    factor = warm * (options.final + (1 - options.final) * cosine)
-    for optimiser, peak in (
-        (state.optimiser, options.rate),
-        (state.judge_optimiser, options.discriminator_rate),
-    ):
-        for group in optimiser.param_groups:
-            group["lr"] = peak * factor
-
-
 # -- validate -------------------------------------------------------------------------------------------------------
 
 
@@ -220,53 +205,10 @@ def validate(state: State, store: WaveStore) -> dict[str, Any]:
     return means | codebook_health(everything, state.recipe.codec.codebook_size)
 
 
-# -- checkpoint -----------------------------------------------------------------------------------------------------
+# -- start ----------------------------------------------------------------------------------------------------------
 
 
-def save_checkpoint(state: State, folder: Path) -> None:
-    """Everything needed to go on as if nothing had happened, in one file that is replaced at once."""
-    parts = {name: part.state_dict() for name, part in state.parts.items()}
-    save_snapshot(
-        folder / "checkpoint.safetensors",
-        {"step": state.step, "recipe": json.dumps(asdict(state.recipe)), "random": random_state(), **parts},
-    )
-
-
-def load_checkpoint(state: State, folder: Path) -> None:
-    """Continue from the folder's checkpoint, where there is one.
-
-    Raises:
-        ConfigError: the checkpoint belongs to another recipe.
-    """
-    path = folder / "checkpoint.safetensors"
-    if not path.exists():
-        return
-    saved = load_snapshot(path)
-    then, now = _essentials(json.loads(saved["recipe"])), _essentials(json.loads(json.dumps(asdict(state.recipe))))
-    changed = sorted(name for name in now if now[name] != then.get(name))
-    if changed:
-        raise ConfigError(f"{path}: was trained with another {', '.join(changed)}; use its recipe or an empty folder")
-    for name, part in state.parts.items():
-        part.load_state_dict(saved[name])
-    state.step = saved["step"]
-    restore_random_state(saved["random"])
-
-
-def _essentials(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a recipe that decide the weights; logging, paths and threads may change between runs."""
-    free = {"name", "log_every", "validate_every", "checkpoint_every", "threads", "alarm"}
-    kept = {key: value for key, value in recipe.items() if key not in free}
-    places = {"manifests", "validation", "cache", "validation_files"}
-    kept["data"] = {key: value for key, value in recipe["data"].items() if key not in places}
-    return kept
-
-
-# -- loop -----------------------------------------------------------------------------------------------------------
-
-
-def train(
-    recipe: CodecRecipe, folder: Path, stop_at: int | None = None, guides: Sequence[nn.Module] = ()
-) -> State:
+def train(recipe: CodecRecipe, folder: Path, stop_at: int | None = None, guides: Sequence[nn.Module] = ()) -> State:
     """Train until ``recipe.steps`` (or ``stop_at``), resuming what ``folder`` holds, and export the model there.
 
     Raises:
@@ -276,32 +218,14 @@ def train(
     """
     if not guides:
         require_guides(recipe, ())
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
-    make_folder(folder)
-    state = State(recipe, guides)
-    devices = state.devices
+    prepare(recipe, folder)
+    devices = Devices(recipe.precision)
     if recipe.data.batch % devices.processes:
         raise ConfigError(f"data.batch={recipe.data.batch} cannot be shared by {devices.processes} processes evenly")
     with devices.main_first():
-        crops, held_out = speech_of(recipe)
-    load_checkpoint(state, folder)
-    end = min(recipe.steps, stop_at or recipe.steps)
-    first_guided = max(state.step, recipe.quantize_from)
-    with closing(RunLog(folder, recipe.steps, state.step)) if devices.main else nullcontext() as log:
-        while state.step < end:
-            if state.step == 0 and recipe.codec.backbone == "frame":
-                start_linear(state, crops)
-            if state.step == recipe.quantize_from:
-                place_codebooks(state, crops)
-            values = train_step(state, torch.from_numpy(crops(state.step, devices.process, devices.processes)))
-            if state.step == first_guided + 1:
-                require_guides(recipe, values)
-            if devices.main:
-                after_step(state, log, folder, held_out, values, state.step == end)
-    if devices.main:
-        export(state, folder / "model")
-    devices.wait()
+        speech = speech_of(recipe)
+    state = State(recipe, guides, speech)
+    run(state, folder, stop_at)
     return state
 
 
@@ -326,30 +250,9 @@ def speech_of(recipe: CodecRecipe) -> tuple[Crops, WaveStore]:
     return Crops(speech, recipe.samples, data.batch, recipe.seed, data.gain_db), held_out
 
 
-def after_step(
-    state: State, log: RunLog, folder: Path, held_out: WaveStore, values: dict[str, Any], last: bool
-) -> None:
-    """Log, validate and save where it is due."""
-    recipe, done = state.recipe, state.step
-    log.step()
-    if done % recipe.log_every == 0 or last:
-        log.write("train", done, values)
-    if done % recipe.validate_every == 0 or last:
-        row = validate(state, held_out)
-        # not at an early stop, which must leave no trace, nor while nothing has placed the codebooks
-        if done > recipe.quantize_from and (done % recipe.validate_every == 0 or done == recipe.steps):
-            health, alarms = state.watch.validation({name: row[name] for name in row if name.startswith("codes/")})
-            row |= health
-            for line in alarms:
-                log.alarm(done, line)
-        log.write("validation", done, row)
-    if done % recipe.checkpoint_every == 0 or last:
-        save_checkpoint(state, folder)
-
-
-def start_linear(state: State, crops: Crops) -> None:
+def start_linear(state: State) -> None:
     """Principal components of fresh crops into the frame codec and its average."""
-    wave = torch.cat([torch.from_numpy(crops(state.recipe.steps + i)) for i in range(LINEAR_BATCHES)])
+    wave = torch.cat([torch.from_numpy(state.crops(state.recipe.steps + i)) for i in range(LINEAR_BATCHES)])
     wave = wave.to(state.devices.device)
     start_from_principal_components(state.codec.encoder, state.codec.decoder, wave)
     state.devices.share(state.codec)
@@ -357,31 +260,15 @@ def start_linear(state: State, crops: Crops) -> None:
 
 
 @torch.no_grad()
-def place_codebooks(state: State, crops: Crops) -> None:
+def place_codebooks(state: State) -> None:
     """K-means of the latents of fresh crops, in the generator and in its average."""
-    batches = (torch.from_numpy(crops(state.recipe.steps + i)) for i in range(CODEBOOK_BATCHES))
+    batches = (torch.from_numpy(state.crops(state.recipe.steps + i)) for i in range(CODEBOOK_BATCHES))
     batches = (wave.to(state.devices.device) for wave in batches)
     state.codec.quantizer.initialise(torch.cat([state.codec.encoder(wave).flatten(0, 1) for wave in batches]))
     state.average.quantizer.load_state_dict(state.codec.quantizer.state_dict())
 
 
-def export(state: State, folder: Path) -> None:
-    """The averaged model as a folder that ``speechtok.load`` reads."""
-    write_text_atomic(folder.parent / "recipe.json", json.dumps(asdict(state.recipe), indent=2))
-    save_codec(state.average, folder, card={"steps": state.step})
-
-
 def main(recipe_path: str | Path, overrides: list[str], plot: bool = False) -> None:
     """``speechtok train codec RECIPE.yaml [name=value ...] [--plot]``; ``out=FOLDER`` names the run's folder."""
-    settings = [item for item in overrides if not item.startswith("out=")]
-    outs = [item.removeprefix("out=") for item in overrides if item.startswith("out=")]
-    recipe = from_yaml(CodecRecipe, recipe_path, settings)
-    folder = Path(outs[-1] if outs else f"runs/{recipe.name}")
-    devices = train(recipe, folder).devices
-    if plot and devices.main:
-        draw(folder)
-    devices.close()
-
-
-def _adamw(parameters: Iterable[nn.Parameter], rate: float, options: Optimisation) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, rate, betas=options.betas, weight_decay=options.weight_decay)
+    recipe, folder = read_command(CodecRecipe, recipe_path, overrides)
+    finish_command(train(recipe, folder), folder, plot)

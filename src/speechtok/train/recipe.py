@@ -9,6 +9,8 @@ from speechtok.config import require_whole
 from speechtok.errors import ConfigError
 from speechtok.nn.codec import CodecConfig
 from speechtok.nn.discriminators import JudgesConfig
+from speechtok.train.loop import RunRecipe
+from speechtok.train.optimisation import Optimisation
 
 
 @dataclass
@@ -70,20 +72,10 @@ class MelScales:
 
 
 @dataclass
-class Optimisation:
-    """AdamW for both sides, linear warm-up, cosine decay to ``final`` times the peak rate."""
+class GanOptimisation(Optimisation):
+    """The same schedule for both sides."""
 
-    rate: float = 1e-3
     discriminator_rate: float = 5e-4
-    betas: tuple[float, float] = (0.8, 0.99)
-    weight_decay: float = 0.01
-    """0 makes AdamW plain Adam."""
-    warmup: int = 200
-    final: float = 0.02
-    clip: float = 5.0
-    """Largest gradient norm of the generator; 0 does not limit it."""
-    ema: float = 0.999
-    """Decay of the averaged weights that are validated and exported; 0 makes them the current ones."""
 
 
 @dataclass
@@ -116,34 +108,25 @@ class Alarm:
 
 
 @dataclass
-class CodecRecipe:
+class CodecRecipe(RunRecipe):
     """A codec training run."""
 
     name: str = "codec"
-    seed: int = 0
-    steps: int = 10000
     quantize_from: int = 0
     """First step with codebooks; before it the autoencoder is continuous. A few hundred steps let the latents
     settle, so that k-means places the codes where they stay useful."""
     consistency_iterations: int = 2
     """Phase projections of a frame decoder in training; decoding may use more."""
-    log_every: int = 50
-    validate_every: int = 1000
-    checkpoint_every: int = 500
-    threads: int = 0
-    """CPU threads; 0 leaves torch's choice."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of encoder, decoder and discriminators in training; codebooks, losses and weights stay fp32."""
     data: DataConfig = field(default_factory=DataConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     weights: LossWeights = field(default_factory=LossWeights)
     mel: MelScales = field(default_factory=MelScales)
-    optimisation: Optimisation = field(default_factory=Optimisation)
+    optimisation: GanOptimisation = field(default_factory=GanOptimisation)
     adversary: Adversary = field(default_factory=Adversary)
     alarm: Alarm = field(default_factory=Alarm)
 
     def __post_init__(self) -> None:
-        require_whole(self, 1, "steps", "log_every", "validate_every", "checkpoint_every")
+        super().__post_init__()
         require_whole(self.data, 1, "batch", "validation_files", section="data.")
         if not self.data.manifests:
             raise ConfigError("data.manifests is empty; name at least one manifest (path, split, ... per row)")
