@@ -154,8 +154,7 @@ def guided_latents(guided: str, carrier: Tensor, quantizer: ResidualVQ, codes: T
     The straight-through estimate is taken once around each of them. The difference of two estimates, such as that of
     all levels less that of the first, would have no gradient at all.
     """
-    levels = zip(quantizer.layers, codes.unbind(1), strict=False)
-    vectors = torch.stack([layer.lookup(row) for layer, row in levels]).detach()
+    vectors = quantizer.vectors(codes).detach()
     if guided != "all_sum" and len(vectors) < 2:
         raise ConfigError(f"acoustic guided={guided} needs two levels or more; the codec has {len(vectors)}")
     values = {

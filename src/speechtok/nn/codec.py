@@ -58,6 +58,11 @@ class CodecConfig:
         """True where no output depends on later input."""
         return self.section.causal
 
+    @property
+    def own_space(self) -> int:
+        """Width of the space in which level one is chosen where that is not the latent's, else 0."""
+        return getattr(self.section, "own_space", 0)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain types, without the backbone that is not used."""
         unused = {name for name in BACKBONES if name != self.backbone}
@@ -81,10 +86,12 @@ class Codec(nn.Module):
         self.config = config
         encoder, decoder = BACKBONES[config.backbone]
         self.encoder = encoder(config.section, config.dimension)
-        self.quantizer = ResidualVQ(config.dimension, config.codebook_size, config.n_q, config.quantizer)
+        sizes = (config.dimension, config.codebook_size, config.n_q)
+        self.quantizer = ResidualVQ(*sizes, config.quantizer, config.own_space)
         self.decoder = decoder(config.section, config.dimension)
-        same = config.dimension == config.semantic_dimension
-        self.transform = nn.Identity() if same else nn.Linear(config.dimension, config.semantic_dimension)
+        taught = config.own_space or config.dimension
+        same = taught == config.semantic_dimension
+        self.transform = nn.Identity() if same else nn.Linear(taught, config.semantic_dimension)
 
     def encode(self, wave: Tensor, levels: int | None = None, lengths: Tensor | None = None) -> Tensor:
         """``wave[B, T] -> codes[B, Q, N]``; ``lengths[B]`` in samples for a padded batch."""
@@ -96,7 +103,7 @@ class Codec(nn.Module):
 
     def semantic(self, wave: Tensor) -> Tensor:
         """First-level features in the teacher's space, ``wave[B, T] -> [B, N, S]``."""
-        return self.transform(self.quantizer.decode(self.encode(wave, levels=1)))
+        return self.transform(self.quantizer.first(self.encode(wave, levels=1)[:, 0]))
 
     def encoder_context(self) -> tuple[int, int] | None:
         """Frames of input that one latent frame sees to its left and right; None where that is unbounded."""

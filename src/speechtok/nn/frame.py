@@ -45,13 +45,15 @@ class FrameConfig:
     emphasis_slope: float = 8.0
     consistency_iterations: int = 8
     """Phase projections when decoding (``nn.spectrum.make_consistent``)."""
+    own_space: int = 0
+    """Width of a space in which level one is chosen, beside the latent; 0: in the latent, as the other levels."""
     causal: bool = False
     """No look-ahead. The projections need the future, so a causal codec has none of them."""
 
     def __post_init__(self) -> None:
         sizes = ("hop", "n_fft", "stack", "width", "expansion", "kernel_size", "encoder_blocks", "decoder_blocks")
         require_whole(self, 1, *sizes, section="frame.")
-        require_whole(self, 0, "consistency_iterations", section="frame.")
+        require_whole(self, 0, "consistency_iterations", "own_space", section="frame.")
         if not 0 < self.floor < math.inf:
             raise ConfigError(f"frame.floor must be a number above 0, not {self.floor!r}")
         if self.causal and self.consistency_iterations:
@@ -97,11 +99,15 @@ class Trunk(nn.Module):
         self.norm_out = nn.LayerNorm(config.width)
         self.outputs = nn.Linear(config.width, outputs)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def hidden(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``[B, N, in] -> [B, N, width]``, what the last layer reads."""
         x = self.norm_in(self.inputs(x))
         for block in self.blocks:
             x = block(x, mask)
-        return self.outputs(self.norm_out(x))
+        return self.norm_out(x)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.outputs(self.hidden(x, mask))
 
     def context(self) -> tuple[int, int]:
         """Frames seen to the left and to the right."""
@@ -136,7 +142,10 @@ class LogSpectrum(nn.Module):
 
 
 class FrameEncoder(nn.Module):
-    """``wave[B, T] -> latent[B, N, D]`` with ``N = ceil(T / hop)``: a linear map plus what the trunk adds."""
+    """``wave[B, T] -> latent[B, N, S + D]`` with ``N = ceil(T / hop)``: a linear map plus what the trunk adds.
+
+    The S numbers in front, ``own_space`` of the config, are what level one is chosen by; the trunk alone makes them.
+    """
 
     def __init__(self, config: FrameConfig, dimension: int):
         super().__init__()
@@ -144,12 +153,15 @@ class FrameEncoder(nn.Module):
         self.features = LogSpectrum(config, config.overlap if config.causal else None)
         self.linear = nn.Linear(self.features.size, dimension).requires_grad_(False)
         self.trunk = Trunk(config, self.features.size, dimension, config.encoder_blocks)
+        self.own = nn.Linear(config.width, config.own_space) if config.own_space else None
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Encode; ``lengths[B]`` in samples says where each padded signal of a batch ends."""
         features = self.features(F.pad(wave, (0, -wave.shape[1] % self.config.hop)))
         mask = frame_mask(lengths, self.config.hop, features.shape[1])
-        return self.linear(features) + self.trunk(features, mask)
+        hidden = self.trunk.hidden(features, mask)
+        latent = self.linear(features) + self.trunk.outputs(hidden)
+        return latent if self.own is None else torch.cat([self.own(hidden), latent], 2)
 
     def context(self) -> tuple[int, int]:
         """Frames of context on each side of a latent frame."""

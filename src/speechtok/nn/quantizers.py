@@ -42,7 +42,8 @@ class Quantized:
     latent: Tensor
     """Sum of the kept levels with straight-through gradient, ``[B, N, D]``."""
     first: Tensor
-    """Level one alone with straight-through gradient, ``[B, N, D]`` (what semantic guidance teaches)."""
+    """Level one alone with straight-through gradient, ``[B, N, D]``, or ``[B, N, S]`` where it has a space of its own
+    (what semantic guidance teaches)."""
     codes: Tensor
     """``[B, Q, N]``"""
     commitment: Tensor
@@ -52,11 +53,16 @@ class Quantized:
 
 
 class VectorQuantizer(nn.Module):
-    """One Euclidean codebook ``embed[K, D]`` learned by exponential moving averages."""
+    """One Euclidean codebook ``embed[K, D]`` learned by exponential moving averages.
 
-    def __init__(self, dimension: int, codebook_size: int, config: QuantizerConfig):
+    Args:
+        key: how many of the D numbers decide which code is nearest; all by default. The others are carried along: a
+            code holds their mean over the vectors that it was chosen for.
+    """
+
+    def __init__(self, dimension: int, codebook_size: int, config: QuantizerConfig, key: int | None = None):
         super().__init__()
-        self.config = config
+        self.config, self.key = config, dimension if key is None else key
         embed = torch.randn(codebook_size, dimension) / dimension**0.5
         self.register_buffer("inited", torch.zeros(1))
         self.register_buffer("cluster_size", torch.ones(codebook_size))
@@ -70,10 +76,8 @@ class VectorQuantizer(nn.Module):
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Index of the nearest code in the Euclidean sense, ``[..., D] -> [...]``."""
-        flat = vectors.reshape(-1, vectors.shape[-1])
-        # argmin |x - e|^2 = argmax x.e - |e|^2 / 2: one matrix product with the norms as its bias
-        scores = torch.addmm(-0.5 * self.embed.pow(2).sum(1), flat, self.embed.t())
-        return scores.argmax(1).reshape(vectors.shape[:-1])
+        flat = vectors.reshape(-1, vectors.shape[-1])[:, : self.key]
+        return _nearest(flat, self.embed[:, : self.key]).reshape(vectors.shape[:-1])
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Code vectors, ``[...] -> [..., D]``."""
@@ -82,7 +86,7 @@ class VectorQuantizer(nn.Module):
     @torch.no_grad()
     def initialise(self, vectors: Tensor) -> None:
         """Place the codes by k-means over ``vectors[M, D]``; every process keeps the result of the first one."""
-        centres, sizes = kmeans(vectors, self.codebook_size, self.config.kmeans_iterations)
+        centres, sizes = kmeans(vectors, self.codebook_size, self.config.kmeans_iterations, self.key)
         self._set_codes(slice(None), centres, sizes.clamp_min(1.0))
         self.inited.fill_(1)
         for buffer in (self.embed, self.embed_avg, self.cluster_size):
@@ -122,60 +126,88 @@ class VectorQuantizer(nn.Module):
 
 
 class ResidualVQ(nn.Module):
-    """A stack of codebooks, each quantizing what the levels above it left over."""
+    """A stack of codebooks, each quantizing what the levels above it left over.
 
-    def __init__(self, dimension: int, codebook_size: int, n_q: int, config: QuantizerConfig | None = None):
+    Args:
+        dimension: D, of the latent that the levels add up to.
+        own_space: S; where it is above 0, the quantized vectors are ``[S | D]``, and level one is chosen by the first S
+            numbers alone. Its code then stands for the mean latent of the frames it is chosen for, and the other levels
+            quantize what is left. So level one can be taught without bending the latent.
+    """
+
+    def __init__(
+        self, dimension: int, codebook_size: int, n_q: int, config: QuantizerConfig | None = None, own_space: int = 0
+    ):
         super().__init__()
-        self.config = config or QuantizerConfig()
-        self.layers = nn.ModuleList(VectorQuantizer(dimension, codebook_size, self.config) for _ in range(n_q))
+        self.config, self.own_space = config or QuantizerConfig(), own_space
+        first = VectorQuantizer(own_space + dimension, codebook_size, self.config, own_space or None)
+        others = (VectorQuantizer(dimension, codebook_size, self.config) for _ in range(n_q - 1))
+        self.layers = nn.ModuleList([first, *others])
 
     def encode(self, latent: Tensor, levels: int | None = None) -> Tensor:
-        """``latent[B, N, D] -> codes[B, Q, N]`` of the first ``levels`` levels (all when None)."""
+        """``latent[B, N, S + D] -> codes[B, Q, N]`` of the first ``levels`` levels (all when None)."""
         residual, codes = latent, []
-        for layer in self.layers[:levels]:
+        for level, layer in enumerate(self.layers[:levels]):
             codes.append(layer.nearest(residual))
-            residual = residual - layer.lookup(codes[-1])
+            residual = self._latent(residual - layer.lookup(codes[-1]), level)
         return torch.stack(codes, dim=1)
+
+    def vectors(self, codes: Tensor, first_level: int = 0) -> Tensor:
+        """What each level adds to the latent, ``codes[B, Q, N] -> [Q, B, N, D]``; row 0 belongs to ``first_level``."""
+        rows = zip(self.layers[first_level : first_level + codes.shape[1]], codes.unbind(1), strict=True)
+        return torch.stack(
+            [self._latent(layer.lookup(row), level) for level, (layer, row) in enumerate(rows, first_level)]
+        )
 
     def decode(self, codes: Tensor, first_level: int = 0) -> Tensor:
         """Sum of the code vectors, ``codes[B, Q, N] -> latent[B, N, D]``; row 0 belongs to ``first_level``."""
-        layers = self.layers[first_level : first_level + codes.shape[1]]
-        return torch.stack([layer.lookup(row) for layer, row in zip(layers, codes.unbind(1), strict=True)]).sum(0)
+        return self.vectors(codes, first_level).sum(0)
+
+    def first(self, codes: Tensor) -> Tensor:
+        """Vectors of level one in the space it was chosen in, ``codes[B, N] -> [B, N, S or D]``."""
+        return self.layers[0].lookup(codes)[..., : self.layers[0].key]
 
     def forward(self, latent: Tensor, mask: Tensor | None = None) -> Quantized:
         """Quantize in training: EMA updates (train mode only), straight-through gradient, level dropout.
 
         Args:
-            latent: ``[B, N, D]``.
+            latent: ``[B, N, S + D]``.
             mask: ``[B, N]``, True on real frames; padding teaches no codebook.
         """
         if self.training and not self.layers[0].inited:
             self.initialise(_frames(latent.detach(), mask))
         kept = self._draw_levels(latent.shape[0], latent.device)
         step = self._official_step if self.config.reproduce_official_gradient else self._step
-        residual, total, first = latent, torch.zeros_like(latent), None
+        residual, total, first = latent, 0, None
         codes, losses, revived = [], [], []
         for level, layer in enumerate(self.layers):
             quantized, following, indices, loss = step(layer, residual)
             if self.training:
                 revived.append(layer.update(_frames(residual.detach(), mask), _frames(indices, mask)))
             keep = (level < kept).to(latent.dtype).view(-1, 1, 1)
-            total = total + keep * quantized
+            total = total + keep * self._latent(quantized, level)
+            # what a code only carries along is no fault of the latent's
+            loss = loss[..., : layer.key]
             losses.append((keep * loss).mean() if mask is None else _masked_mean(keep * loss, mask))
             codes.append(indices)
-            first = quantized if first is None else first
-            residual = following
+            first = quantized[..., : layer.key] if first is None else first
+            residual = self._latent(following, level)
         if not self.config.reproduce_official_gradient:
-            total, first = _straight_through(latent, total), _straight_through(latent, first)
+            total = _straight_through(self._latent(latent, 0), total)
+            first = _straight_through(latent[..., : self.layers[0].key], first)
         return Quantized(total, first, torch.stack(codes, 1), torch.stack(losses).mean(), revived)
+
+    def _latent(self, vectors: Tensor, level: int) -> Tensor:
+        """The part of vectors of this level that lies in the latent."""
+        return vectors[..., self.own_space :] if level == 0 else vectors
 
     @torch.no_grad()
     def initialise(self, vectors: Tensor) -> None:
         """K-means every level in turn on ``vectors[M, D]``, each on what the levels above leave over."""
         residual = vectors
-        for layer in self.layers:
+        for level, layer in enumerate(self.layers):
             layer.initialise(residual)
-            residual = residual - layer.lookup(layer.nearest(residual))
+            residual = self._latent(residual - layer.lookup(layer.nearest(residual)), level)
 
     @staticmethod
     def _step(layer: VectorQuantizer, residual: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -204,8 +236,10 @@ class ResidualVQ(nn.Module):
 
 
 @torch.no_grad()
-def kmeans(vectors: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Tensor]:
+def kmeans(vectors: Tensor, clusters: int, iterations: int, key: int | None = None) -> tuple[Tensor, Tensor]:
     """Lloyd's algorithm from random vectors; returns ``centres[K, D]`` and their ``sizes[K]``.
+
+    Only the first ``key`` numbers of a vector (all by default) decide to which centre it belongs.
 
     With fewer vectors than clusters some start as jittered copies, so that they can part later. Empty clusters
     move to a random vector in every iteration.
@@ -218,13 +252,19 @@ def kmeans(vectors: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Ten
         centres = picks + 0.01 * vectors.std() * torch.randn_like(picks)
     sizes = torch.ones(clusters, dtype=vectors.dtype, device=vectors.device)
     for _ in range(iterations):
-        nearest = torch.addmm(-0.5 * centres.pow(2).sum(1), vectors, centres.t()).argmax(1)
+        nearest = _nearest(vectors[:, :key], centres[:, :key])
         sizes = torch.bincount(nearest, minlength=clusters).to(vectors.dtype)
         sums = torch.zeros_like(centres).index_add_(0, nearest, vectors)
         empty = sizes == 0
         centres = sums / sizes.clamp_min(1).unsqueeze(1)
         centres[empty] = vectors[torch.randint(count, (int(empty.sum()),), device=vectors.device)]
     return centres, sizes
+
+
+def _nearest(vectors: Tensor, centres: Tensor) -> Tensor:
+    """``[M, D]`` and ``[K, D]`` to the index of the nearest centre ``[M]``."""
+    # argmin |x - e|^2 = argmax x.e - |e|^2 / 2: one matrix product with the norms as its bias
+    return torch.addmm(-0.5 * centres.pow(2).sum(1), vectors, centres.t()).argmax(1)
 
 
 def _straight_through(continuous: Tensor, quantized: Tensor) -> Tensor:
