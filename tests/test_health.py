@@ -1,5 +1,6 @@
 """Codebook health in numbers, alarms and a picture."""
 
+import csv
 import json
 import math
 
@@ -10,7 +11,7 @@ from speechtok.errors import ConfigError
 from speechtok.train.codec import main
 from speechtok.train.health import Watch, codebook_health
 from speechtok.train.log import RunLog
-from speechtok.train.plot import draw
+from speechtok.train.plot import draw, write_table
 from speechtok.train.recipe import Alarm
 from test_train import make_recipe
 
@@ -58,6 +59,11 @@ def test_a_run_logs_health_and_alarms_and_draws_itself(corpus):
     assert [row["step"] for row in alarms] == [8, 8] and "level 1" in alarms[1]["text"]
     picture = (corpus / "run/curves.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+    with write_table(corpus / "run", corpus / "curves.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [row["kind"] for row in table] == ["train", "validation", "train", "validation"]
+    assert float(table[-1]["codes/used/1"]) == pytest.approx(health["codes/used"][1], rel=1e-4)
+    assert table[0]["codes/used/1"] == "" != table[0]["mel/l1"]
 
 
 def test_log_of_a_killed_run_goes_on_from_its_checkpoint(tmp_path):

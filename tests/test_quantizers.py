@@ -126,3 +126,46 @@ def test_kmeans_gives_finite_distinct_centres(count):
     centres, sizes = kmeans(torch.randn(count, 3), 32, 10)
     assert torch.isfinite(centres).all() and sizes.sum() == count
     assert len(centres.unique(dim=0)) >= min(count, 32) * 0.9
+
+
+def make_own_space(seed: int = 0, **options) -> ResidualVQ:
+    torch.manual_seed(seed)
+    return ResidualVQ(8, 16, 3, QuantizerConfig(kmeans_iterations=5, **options), own_space=4)
+
+
+def test_level_one_in_its_own_space_ignores_the_latent():
+    rvq, vectors = make_own_space(), torch.randn(2, 9, 12)
+    rvq.initialise(torch.randn(400, 12))
+    other = torch.cat([vectors[..., :4], torch.randn(2, 9, 8)], -1)
+    codes, others = rvq.encode(vectors), rvq.encode(other)
+    assert torch.equal(codes[:, 0], others[:, 0])
+    assert not torch.equal(codes[:, 1:], others[:, 1:])
+    assert rvq.decode(codes).shape == (2, 9, 8)
+    assert rvq.first(codes[:, 0]).shape == (2, 9, 4)
+
+
+def test_a_code_of_level_one_holds_the_mean_latent_of_its_frames():
+    rvq, vectors = make_own_space(), torch.randn(2000, 12)
+    rvq.layers[0].initialise(vectors)
+    codes = rvq.layers[0].nearest(vectors)
+    # k-means ends with means of the assignment before the last: one more update with no memory gives those of this one
+    rvq.layers[0].config.decay = 0.0
+    rvq.layers[0].update(vectors, codes)
+    for code in range(3):
+        mean = vectors[codes == code].mean(0)
+        torch.testing.assert_close(rvq.layers[0].embed[code], mean, atol=1e-3, rtol=1e-3)
+
+
+def test_levels_in_training_and_encoding_agree_with_a_space_of_its_own():
+    rvq, vectors = make_own_space().eval(), torch.randn(2, 9, 12)
+    quantized = rvq(vectors)
+    assert torch.equal(quantized.codes, rvq.encode(vectors))
+    torch.testing.assert_close(quantized.latent, rvq.decode(quantized.codes))
+    torch.testing.assert_close(quantized.first, rvq.first(quantized.codes[:, 0]))
+
+
+def test_the_latent_gets_no_gradient_from_the_choice_of_level_one():
+    rvq, vectors = make_own_space().eval(), torch.randn(2, 9, 12, requires_grad=True)
+    rvq(vectors).first.sum().backward()
+    assert vectors.grad[..., :4].abs().sum() > 0
+    assert vectors.grad[..., 4:].abs().sum() == 0

@@ -193,7 +193,8 @@ def test_a_bundled_folder_is_listed_and_loads_by_name(monkeypatch, folder):
     assert json.loads(json.dumps(entry.to_dict()))["codebook_sizes"] == list(tokenizer.codebook_sizes)
 
 
-bundled = [entry.name for entry in speechtok.models() if entry.bundled]
+# text is held to the contract in test_text.py: a recogniser takes minutes for what verify encodes
+bundled = [entry.name for entry in speechtok.models() if entry.bundled and entry.scheme != "D"]
 
 
 @pytest.mark.parametrize("name", bundled)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from speechtok import files
 from speechtok.errors import OutputError, TokenError, TokenFileError
-from speechtok.tokens import Tokens, _digest
+from speechtok.tokenfile import content_digest
+from speechtok.tokens import Tokens
 
 
 def make(levels=4, samples=1000, hop=320, size=1024, seed=0, **changes) -> Tokens:
@@ -183,7 +184,7 @@ def test_other_files_are_refused_in_one_line(place, data, words):
 )
 def test_contradictions_under_a_valid_digest_are_refused(place, change):
     header = json.dumps(json.loads(make()._header()) | change)
-    data = craft(make(), header=header, sha256=_digest(header, {"codes": CODES}))
+    data = craft(make(), header=header, sha256=content_digest(header, {"codes": CODES}))
     with pytest.raises(TokenFileError, match="contradicts itself"):
         load_bytes(place, data)
 

@@ -14,7 +14,7 @@ from speechtok.errors import AudioError, CheckpointError, ConfigError, OutputErr
 from speechtok.tokenizers.checkpoint import save_codec
 from speechtok.train import release
 from speechtok.train.adversary import adversarial_ramp, judges_of_step
-from speechtok.train.codec import State, train, train_step
+from speechtok.train.codec import State, speech_of, train, train_step
 from speechtok.train.data import Crops, WaveStore, read_manifest
 from speechtok.train.losses import MultiScaleMel, discriminator_loss, feature_loss
 from speechtok.train.recipe import CodecRecipe
@@ -280,3 +280,23 @@ def test_places_say_where_crops_were_cut(corpus):
     crops = Crops(store, 4000, 4, seed=1)
     for wave, index, first in zip(crops(3, 1, 2), *crops.places(3, 1, 2), strict=True):
         assert np.array_equal(wave, store[index][first : first + 4000])
+
+
+def test_a_run_may_begin_with_another_codec_and_give_level_one_a_space_of_its_own(corpus):
+    before = train(make_recipe(corpus), corpus / "first").average
+    options = ["codec.frame.own_space=4", "quantize_from=3", "weights.guides={semantic/toy: 1.0}"]
+    recipe = make_recipe(corpus, f"start={corpus}/first/model", *options)
+    state = State(recipe, [Toy()], speech_of(recipe))
+    state.advance()
+    for one, other in zip(before.encoder.parameters(), state.codec.encoder.parameters(), strict=False):
+        torch.testing.assert_close(one, other, atol=0.02, rtol=0.1)
+    assert state.guides[0].scale.item() != 0  # taught before anything is quantized
+    assert not state.codec.quantizer.layers[0].inited
+    train(recipe, corpus / "second", guides=[Toy()])
+    assert speechtok.load(corpus / "second/model").encode(speechtok.Audio(np.zeros(800), 16000)).codes.shape == (2, 3)
+
+
+def test_a_codec_of_another_size_is_no_start(corpus):
+    train(make_recipe(corpus), corpus / "first", stop_at=1)
+    with pytest.raises(ConfigError, match=r"first/model: has no .* of the recipe's shape"):
+        train(make_recipe(corpus, f"start={corpus}/first/model", "codec.frame.width=24"), corpus / "second")

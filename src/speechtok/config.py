@@ -10,6 +10,14 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from speechtok.errors import ConfigError
 
 Settings = TypeVar("Settings")
+ABOUT_NULL = "- Expected a <class 'NoneType'>"
+ABOUT_UNIONS = (
+    *("Does not validate against", "Subtypes:", "Errors:", "- Problem with given class_path", ABOUT_NULL),
+    "Given value",
+)
+"""How lines of the parser's messages begin that say nothing of what is wrong with a section."""
+OTHER_CLASSES = ("class_path", "init_args", "dict_kwargs")
+"""Words by which the parser would import a class that the settings name."""
 
 
 def from_mapping(kind: type[Settings], values: Mapping[str, Any], where: str) -> Settings:
@@ -23,11 +31,13 @@ def from_mapping(kind: type[Settings], values: Mapping[str, Any], where: str) ->
     Raises:
         ConfigError: an unknown setting or a value of another type.
     """
-    return _parse(kind, dict(values) if isinstance(values, Mapping) else values, [], where)
+    return _parse(kind, dict(values) if isinstance(values, Mapping) else values, where)
 
 
 def from_yaml(kind: type[Settings], path: str | Path, overrides: Sequence[str] = ()) -> Settings:
     """Dataclass ``kind`` from a YAML file, changed by overrides such as ``codec.frame.width=256``.
+
+    Values are written as in YAML; ``null`` switches a section off where it may be.
 
     Raises:
         ConfigError: a file that cannot be read, an unknown setting or a value of another type.
@@ -38,10 +48,13 @@ def from_yaml(kind: type[Settings], path: str | Path, overrides: Sequence[str] =
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
-    strange = [override for override in overrides if "=" not in override]
-    if strange:
-        raise ConfigError(f"{strange[0]!r} changes nothing; write overrides as name=value")
-    return _parse(kind, values, [f"--{override}" for override in overrides], str(path))
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"{override!r} changes nothing; write overrides as name=value")
+        if isinstance(values, dict):
+            values = _override(kind, values, name, text)
+    return _parse(kind, values, str(path))
 
 
 def require_whole(settings: Any, least: int, *names: str, section: str = "") -> None:
@@ -60,7 +73,36 @@ def require_whole(settings: Any, least: int, *names: str, section: str = "") -> 
             raise ConfigError(f"{section}{name} must be a whole number of at least {least}, not {value!r}")
 
 
-def _parse(kind: type[Settings], values: Any, overrides: list[str], where: str) -> Settings:
+def _override(kind: type | None, values: dict[str, Any], name: str, text: str) -> dict[str, Any]:
+    """``values`` with the setting of a dotted name replaced by what ``text`` says; a mapping joins its section.
+
+    All overrides are put in place before anything is checked, so that settings that need each other can be changed
+    together, in any order.
+    """
+    import yaml
+
+    first, _, rest = name.partition(".")
+    section, inner = _section(kind, first), values.get(first)
+    inner = inner if isinstance(inner, dict) else {}
+    if rest:
+        return values | {first: _override(section, inner, rest, text)}
+    if section is None:
+        return values | {first: text}
+    try:
+        given = yaml.safe_load(text)
+    except yaml.YAMLError:
+        given = text
+    return values | {first: inner | given if isinstance(given, dict) else given}
+
+
+def _section(kind: type | None, name: str) -> type | None:
+    """The dataclass of a setting that is a section, whether or not it may be null."""
+    hint = get_type_hints(kind).get(name) if kind is not None else None
+    found = [one for one in (hint, *get_args(hint)) if isinstance(one, type) and is_dataclass(one)]
+    return found[0] if found else None
+
+
+def _parse(kind: type[Settings], values: Any, where: str) -> Settings:
     from argparse import ArgumentError
 
     import jsonargparse
@@ -71,29 +113,33 @@ def _parse(kind: type[Settings], values: Any, overrides: list[str], where: str) 
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind)
     try:
-        parsed = parser.parse_object(values)
-        if overrides:
-            parsed = parser.parse_args(overrides, namespace=parsed)
-        return kind(**parser.instantiate(parsed).as_dict())
+        return kind(**parser.instantiate(parser.parse_object(values)).as_dict())
     except (ArgumentError, TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{where}: {_reason(error)}") from error
 
 
-def _require_mappings(kind: type, values: dict[Any, Any], where: str, section: str = "") -> None:
+def _reason(error: Exception) -> str:
+    """The error's text in one line, without what the parser adds where a section may be null."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    if ABOUT_NULL in lines:
+        lines = [line.removeprefix("- ") for line in lines if not line.startswith(ABOUT_UNIONS)]
+    return " ".join(lines)
+
+
+def _require_mappings(kind: type, values: dict[Any, Any], where: str, prefix: str = "") -> None:
     """Refuse whatever is no mapping where a nested dataclass belongs.
 
     The parser takes a string there for the name of another file to read, which settings that were downloaded must
-    not bring about; nor may they reach the same place by a dotted name.
+    not bring about; nor may they reach the same place by a dotted name, or name classes to import.
     """
-    dotted = [name for name in values if not isinstance(name, str) or "." in name]
+    dotted = [name for name in values if not isinstance(name, str) or "." in name or name in OTHER_CLASSES]
     if dotted:
-        raise ConfigError(f"{where}: {section}{dotted[0]} is no name of a setting; nest mappings instead of dots")
+        raise ConfigError(f"{where}: {prefix}{dotted[0]} is no name of a setting; nest mappings instead of dots")
     hints = get_type_hints(kind)
     for name, value in values.items():
-        hint = hints.get(name)
-        nested = [one for one in (hint, *get_args(hint)) if isinstance(one, type) and is_dataclass(one)]
-        if not nested or (value is None and type(None) in get_args(hint)):
+        section = _section(kind, name)
+        if section is None or (value is None and type(None) in get_args(hints[name])):
             continue
         if not isinstance(value, dict):
-            raise ConfigError(f"{where}: {section}{name} must be a mapping of settings, not {value!r}")
-        _require_mappings(nested[0], value, where, f"{section}{name}.")
+            raise ConfigError(f"{where}: {prefix}{name} must be a mapping of settings, not {value!r}")
+        _require_mappings(section, value, where, f"{prefix}{name}.")

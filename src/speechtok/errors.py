@@ -28,6 +28,10 @@ class TokenFileError(TokenError):
     """A token file that is missing, damaged, altered, foreign, or written by a newer release."""
 
 
+class NotSupportedError(SpeechtokError):
+    """Something that this kind of tokenizer cannot do by its nature, such as audio from text."""
+
+
 class CheckpointError(SpeechtokError):
     """A model that cannot be found or loaded."""
 

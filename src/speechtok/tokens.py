@@ -1,41 +1,16 @@
-"""Tokens as a value, and their file.
+"""Tokens as a value. Their file (see `tokenfile`) holds `codes` in the smallest unsigned type, and any `timbre`."""
 
-One utterance is one safetensors file: `codes` in the smallest unsigned type that holds the codebooks,
-`timbre` where there is one, and text metadata: format, version, the other fields as JSON, and a SHA-256
-digest of all of it. Nothing in it is executed, and damage is refused, never repaired.
-"""
-
-import hashlib
-import json
 import math
-import operator
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import BinaryIO
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
-import safetensors.numpy
-from safetensors import SafetensorError
 
-from speechtok.errors import TokenError, TokenFileError
-from speechtok.files import StrPath, refuse_special, write_bytes_atomic
-
-_FORMAT = "speechtok.tokens"
-_VERSION = 1
-_MAX_HEADER = 1 << 20  # bytes; a real header has a few hundred
-_DTYPE_NAMES = {"uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64", "float32": "F32"}
-_FIELDS = (
-    "codebook_sizes",
-    "sample_rate",
-    "hop",
-    "num_samples",
-    "semantic_levels",
-    "tokenizer",
-    "fingerprint",
-    "first_level",
-)
+from speechtok.checks import frozen, smallest_type, text, whole, wholes
+from speechtok.errors import TokenError
+from speechtok.tokenfile import Tensors, TokenValue
 
 
 def nominal_bitrate(frame_rate: float, codebook_sizes: Sequence[int]) -> float:
@@ -44,7 +19,7 @@ def nominal_bitrate(frame_rate: float, codebook_sizes: Sequence[int]) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens:
+class Tokens(TokenValue):
     """The codes of one utterance and what is needed to understand and decode them.
 
     `codes` is int64 [Q, N], read-only: Q consecutive levels of the tokenizer, coarsest first, beginning with
@@ -54,6 +29,11 @@ class Tokens:
     TokenError for a contradiction.
     """
 
+    FORMAT: ClassVar[str] = "speechtok.tokens"
+    FIELDS: ClassVar[tuple[str, ...]] = (
+        "codebook_sizes", "sample_rate", "hop", "num_samples", "semantic_levels", "tokenizer", "fingerprint",
+        "first_level",
+    )  # fmt: skip
     codes: np.ndarray
     codebook_sizes: tuple[int, ...]
     sample_rate: int
@@ -68,12 +48,11 @@ class Tokens:
     def __post_init__(self) -> None:
         put = partial(object.__setattr__, self)  # the class is frozen
         for name, least in (("sample_rate", 1), ("hop", 1), ("num_samples", 1), ("first_level", 0)):
-            put(name, _whole(name, getattr(self, name), least))
-        put("codebook_sizes", _wholes("codebook_sizes", self.codebook_sizes, 1))
-        put("semantic_levels", _wholes("semantic_levels", self.semantic_levels, 0))
+            put(name, whole(name, getattr(self, name), least))
+        put("codebook_sizes", wholes("codebook_sizes", self.codebook_sizes, 1))
+        put("semantic_levels", wholes("semantic_levels", self.semantic_levels, 0))
         for name in ("tokenizer", "fingerprint"):
-            if not isinstance(getattr(self, name), str):
-                raise TokenError(f"{name} must be text, got {getattr(self, name)!r}")
+            text(name, getattr(self, name))
         put("codes", self._checked_codes())
         self._check_semantic_levels()
         if self.timbre is not None:
@@ -92,7 +71,7 @@ class Tokens:
         for level, (row, size) in enumerate(zip(codes, self.codebook_sizes, strict=True), self.first_level):
             if int(row.min()) < 0 or int(row.max()) >= size:
                 raise TokenError(f"level {level}: codes {row.min()}..{row.max()} leave the codebook of {size}")
-        return _frozen(codes, np.int64)
+        return frozen(codes, np.int64)
 
     def _check_semantic_levels(self) -> None:
         stop = self.first_level + self.levels
@@ -117,11 +96,6 @@ class Tokens:
         return self.sample_rate / self.hop
 
     @property
-    def seconds(self) -> float:
-        """Duration of the audio that was encoded."""
-        return self.num_samples / self.sample_rate
-
-    @property
     def bitrate(self) -> float:
         """bit/s of the levels present with fixed-length codes: frame rate times the sum of log2(codebook
         size).
@@ -141,7 +115,7 @@ class Tokens:
 
     def take(self, k: int) -> "Tokens":
         """The first (coarsest) `k` of the levels present. Raises TokenError unless 1 <= k <= levels."""
-        k = _whole("the number of levels", k, 1)
+        k = whole("the number of levels", k, 1)
         if k > self.levels:
             raise TokenError(f"cannot take {k} levels of {self.levels}")
         return self._slice(0, k)
@@ -163,163 +137,42 @@ class Tokens:
             first_level=first,
         )
 
-    def __eq__(self, other: object) -> bool:
-        return self.digest == other.digest if isinstance(other, Tokens) else NotImplemented
+    @property
+    def payload(self) -> np.ndarray:
+        """`codes`."""
+        return self.codes
 
-    def __hash__(self) -> int:
-        return hash(self.digest)
+    @property
+    def content(self) -> str:
+        """Such as "8 x 50 codes"."""
+        return f"{self.levels} x {self.frames} codes"
+
+    def describe(self) -> dict[str, Any]:
+        """Fields and what follows from them, as plain types."""
+        derived = {"frame_rate": self.frame_rate, "frames": self.frames, "levels": self.levels}
+        return super().describe() | derived
 
     def __repr__(self) -> str:
         shape = f"{self.levels} x {self.frames}"
         return f"Tokens({self.tokenizer}, {shape}, {self.seconds:.3f} s, {self.bitrate:.0f} bit/s)"
 
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the content, in hexadecimal; the same for equal tokens on every machine."""
-        return _digest(self._header(), self._tensors())
-
-    def _header(self) -> str:
-        return json.dumps({name: getattr(self, name) for name in _FIELDS}, sort_keys=True)
-
-    def _tensors(self) -> dict[str, np.ndarray]:
-        tensors = {"codes": self.codes.astype(_storage(max(self.codebook_sizes)))}
+    def _tensors(self) -> Tensors:
+        tensors = {"codes": self.codes.astype(smallest_type(max(self.codebook_sizes) - 1))}
         if self.timbre is not None:
             tensors["timbre"] = self.timbre
         return tensors
 
-    def save(self, path: StrPath) -> None:
-        """Write the file, whole or not at all. Raises OutputError where the place cannot be written."""
-        metadata = {"format": _FORMAT, "version": str(_VERSION)}
-        metadata |= {"header": self._header(), "sha256": self.digest}
-        write_bytes_atomic(path, _safetensors(self._tensors(), metadata))
-
     @classmethod
-    def load(cls, path: StrPath) -> "Tokens":
-        """Read a file written by `save`; what it returns is what was saved.
-
-        Raises TokenFileError in one line when the file is missing, cut, altered (digest), not a token file,
-        written by a newer release, or has an oversize header. Reads no more than the file holds, whatever its
-        header says.
-        """
-        name = os.fspath(path)
-        try:
-            refuse_special(path)
-            with open(path, "rb") as file:
-                return _parsed(file, name)
-        except FileNotFoundError:
-            raise TokenFileError(f"{name}: no such file") from None
-        except IsADirectoryError:
-            raise TokenFileError(f"{name}: is a folder; name a token file") from None
-        except (OSError, ValueError) as error:
-            raise TokenFileError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _parsed(file: BinaryIO, name: str) -> Tokens:
-    start, metadata = _read_metadata(file, name)
-    header, said = metadata.get("header"), metadata.get("sha256")
-    try:
-        tensors = safetensors.numpy.load(start + file.read())
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise TokenFileError(f"{name}: truncated or damaged; encode the audio again ({error})") from error
-    if not isinstance(header, str) or _digest(header, tensors) != said:
-        raise TokenFileError(f"{name}: damaged or altered after it was written; encode the audio again")
-    try:
-        values = json.loads(header)
-        fields = {key: values[key] for key in _FIELDS}
-        return Tokens(codes=tensors["codes"], timbre=tensors.get("timbre"), **fields)
-    except (TokenError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise TokenFileError(f"{name}: contradicts itself ({error}); encode the audio again") from error
-
-
-def _read_metadata(file: BinaryIO, name: str) -> tuple[bytes, dict[str, object]]:
-    """The header's bytes and its metadata, known to be a token file's of this version."""
-    foreign = f"{name}: not a token file of speechtok; make one with `speechtok encode`"
-    size = os.fstat(file.fileno()).st_size
-    prefix = file.read(8)
-    length = int.from_bytes(prefix, "little")
-    if size < 8 or length > size - 8:
-        raise TokenFileError(f"{name}: truncated, or not a token file of speechtok; encode the audio again")
-    if length > _MAX_HEADER:
-        raise TokenFileError(f"{name}: refused: a header of {length} bytes, at most {_MAX_HEADER} are due")
-    header = file.read(length)
-    try:
-        metadata = json.loads(header)["__metadata__"]
-        kind, version = metadata["format"], int(metadata["version"])
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
-        raise TokenFileError(foreign) from None
-    if kind != _FORMAT or version < 1:
-        raise TokenFileError(foreign)
-    if version > _VERSION:
-        raise TokenFileError(f"{name}: version {version}, this release reads {_VERSION}; upgrade speechtok")
-    return prefix + header, metadata
-
-
-def _safetensors(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
-    """A safetensors file, the same bytes for the same content: the library's writer shuffles the metadata."""
-    entries: dict[str, object] = {"__metadata__": metadata}
-    payload = b""
-    for key, tensor in tensors.items():
-        little_endian = tensor.astype(tensor.dtype.newbyteorder("<")).tobytes()
-        offsets = [len(payload), len(payload) + len(little_endian)]
-        entries[key] = {
-            "dtype": _DTYPE_NAMES[tensor.dtype.name],
-            "shape": tensor.shape,
-            "data_offsets": offsets,
-        }
-        payload += little_endian
-    header = json.dumps(entries, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # the payload begins aligned
-    return len(header).to_bytes(8, "little") + header + payload
-
-
-def _digest(header: str, tensors: dict[str, np.ndarray]) -> str:
-    """SHA-256 over the JSON header and each tensor's name, type, shape and bytes."""
-    digest = hashlib.sha256(header.encode())
-    for key in sorted(tensors):
-        tensor = tensors[key]
-        digest.update(f"\n{key} {tensor.dtype.str} {tensor.shape}\n".encode())
-        digest.update(np.ascontiguousarray(tensor).data)
-    return digest.hexdigest()
-
-
-def _storage(codebook_size: int) -> type[np.unsignedinteger]:
-    """The smallest unsigned type that holds every code of the largest codebook."""
-    for dtype in (np.uint8, np.uint16, np.uint32):
-        if codebook_size - 1 <= np.iinfo(dtype).max:
-            return dtype
-    return np.uint64
-
-
-def _frozen(array: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
-    """A read-only contiguous array of `dtype`; the given one where it is that already, else a copy."""
-    if array.dtype == dtype and array.flags.c_contiguous and not array.flags.writeable:
-        return array
-    copy = np.array(array, dtype, order="C")
-    copy.flags.writeable = False
-    return copy
+    def _from_file(cls, fields: dict[str, Any], tensors: Tensors) -> "Tokens":
+        known = {name: fields[name] for name in cls.FIELDS}
+        return cls(codes=tensors["codes"], timbre=tensors.get("timbre"), **known)
 
 
 def _checked_timbre(timbre: object) -> np.ndarray:
     array = np.asarray(timbre)
     if array.ndim != 1 or array.dtype.kind != "f" or not len(array):
         raise TokenError(f"timbre must be floating point [D], got {array.dtype} of shape {array.shape}")
-    array = _frozen(array, np.float32)
+    array = frozen(array, np.float32)
     if not np.isfinite(array).all():
         raise TokenError("timbre holds NaN or infinite values")
     return array
-
-
-def _whole(name: str, value: object, least: int) -> int:
-    try:
-        number = least - 1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = least - 1
-    if number < least or number >= 2**63:
-        raise TokenError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return number
-
-
-def _wholes(name: str, values: object, least: int) -> tuple[int, ...]:
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise TokenError(f"{name} must be a sequence of whole numbers, got {values!r}")
-    return tuple(_whole(name, value, least) for value in values)

@@ -138,6 +138,8 @@ class Score:
     metric: str
     value: float | None
     failure: str | None = None
+    weight: float = 1.0
+    """Share in the mean over a corpus, such as the words of the utterance for a word error rate."""
 
 
 def score(metric: str, reference: np.ndarray, degraded: np.ndarray, rate: int) -> Score:

@@ -10,6 +10,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from speechtok.bench.statistics import Estimate, draw_items, tails
+
+SCORES = ("pnmi", "phone_purity", "cluster_purity")
+RESAMPLES = 200
+
 
 @dataclass(frozen=True)
 class PhoneticScores:
@@ -67,3 +72,68 @@ def phonetic_scores(counts: np.ndarray) -> PhoneticScores:
         phones=int((phone > 0).sum()),
         codes=int((code > 0).sum()),
     )
+
+
+class UtteranceCounts:
+    """Tables of phones and codes utterance by utterance, so that utterances can be drawn again.
+
+    Args:
+        phones: one sequence of labels per utterance.
+        codes: as long, utterance by utterance.
+
+    Raises:
+        ValueError: unequal lengths, or no frames at all.
+    """
+
+    def __init__(self, phones: Sequence[Sequence[Hashable]], codes: Sequence[np.ndarray]):
+        if [len(one) for one in phones] != [len(one) for one in codes]:
+            raise ValueError("every utterance needs as many phones as codes")
+        self.n = len(phones)
+        kinds, rows = np.unique(np.concatenate([np.asarray(one) for one in phones]), return_inverse=True)
+        used, columns = np.unique(np.concatenate([np.asarray(one) for one in codes]), return_inverse=True)
+        self.shape = len(kinds), len(used)
+        size = len(kinds) * len(used)
+        owner = np.repeat(np.arange(self.n), [len(one) for one in phones])
+        # an utterance holds a few hundred of the many thousand cells
+        places, self._counts = np.unique(owner * size + rows * len(used) + columns, return_counts=True)
+        self._owner, self._cell = np.divmod(places, size)
+
+    def table(self, often: np.ndarray | None = None) -> np.ndarray:
+        """Summed counts ``[P, C]``, utterance i taken ``often[i]`` times (once each by default)."""
+        counts = self._counts if often is None else self._counts * often[self._owner]
+        return np.bincount(self._cell, weights=counts, minlength=self.shape[0] * self.shape[1]).reshape(self.shape)
+
+    def resampled(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
+        """``SCORES`` of bootstrap resamples of the utterances; the same seed draws the same utterances."""
+        draws = draw_items(self.n, resamples, seed)
+        found = [phonetic_scores(self.table(np.bincount(draw, minlength=self.n))) for draw in draws]
+        return {name: np.array([getattr(one, name) for one in found]) for name in SCORES}
+
+    def estimates(self, confidence: float = 0.95) -> dict[str, Estimate]:
+        """``SCORES`` of all utterances with their intervals."""
+        scores, resampled = phonetic_scores(self.table()), self.resampled()
+        return {name: self._estimate(getattr(scores, name), resampled[name], confidence) for name in SCORES}
+
+    def differences(self, other: UtteranceCounts, confidence: float = 0.95) -> dict[str, Estimate]:
+        """``SCORES`` of this stream less those of another over the same utterances, drawn alike.
+
+        Raises:
+            ValueError: another number of utterances.
+        """
+        if self.n != other.n:
+            raise ValueError(f"{self.n} utterances cannot be paired with {other.n}")
+        ours, theirs = phonetic_scores(self.table()), phonetic_scores(other.table())
+        drawn, drawn_there = self.resampled(), other.resampled()
+        return {
+            name: self._estimate(
+                getattr(ours, name) - getattr(theirs, name), drawn[name] - drawn_there[name], confidence
+            )
+            for name in SCORES
+        }
+
+    def _estimate(self, value: float, resampled: np.ndarray, confidence: float) -> Estimate:
+        if self.n < 2:
+            return Estimate(value, None, None, self.n)
+        # A resample holds fewer different utterances, which raises these plug-in scores: only its spread counts.
+        low, high = np.quantile(resampled, tails(confidence)) - resampled.mean() + value
+        return Estimate(value, float(low), float(high), self.n)

@@ -98,9 +98,13 @@ def score_row(scores: Scores) -> dict[str, float | dict[str, str] | None]:
     return {name: result.value for name, result in scores.items()} | {"failures": failures}
 
 
+def child_environment() -> dict[str, str]:
+    """For a Python process that must find the same packages, however this one came to its path."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 def _start() -> subprocess.Popen:
-    # the child must find the same packages, however this process came to its path
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    environment = child_environment() | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "speechtok.bench.scoring"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 

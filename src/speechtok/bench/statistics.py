@@ -30,41 +30,67 @@ class Estimate:
         return asdict(self) | {"reasons": dict(self.reasons)}
 
 
-def bootstrap_mean(values: Sequence[float], confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Estimate:
-    """Mean with its percentile bootstrap interval; the same ``seed`` gives the same interval.
+def bootstrap_mean(
+    values: Sequence[float],
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    weights: Sequence[float] | None = None,
+) -> Estimate:
+    """Weighted mean with its percentile bootstrap interval; the same ``seed`` gives the same interval.
 
-    The values are taken to be independent, so give one per utterance (or speaker), not one per frame.
+    The values are taken to be independent, so give one per utterance (or speaker), not one per frame. With the words
+    of each utterance as ``weights``, the mean of error rates is the rate of the whole corpus.
     """
     sample = np.asarray(values, dtype=np.float64)
     if not len(sample):
         return Estimate(None, None, None, 0)
+    share = np.ones(len(sample)) if weights is None else np.asarray(weights, dtype=np.float64)
+    mean = float((sample * share).sum() / share.sum())
     if len(sample) == 1:
-        return Estimate(float(sample[0]), None, None, 1)
-    draws = np.random.default_rng(seed).integers(len(sample), size=(resamples, len(sample)))
+        return Estimate(mean, None, None, 1)
+    draws = draw_items(len(sample), resamples, seed)
+    means = (sample * share)[draws].sum(axis=1) / share[draws].sum(axis=1)
+    low, high = np.quantile(means, tails(confidence))
+    return Estimate(mean, float(low), float(high), len(sample))
+
+
+def draw_items(count: int, resamples: int, seed: int = 0) -> np.ndarray:
+    """Numbers of the items in each bootstrap resample, ``[resamples, count]``."""
+    return np.random.default_rng(seed).integers(count, size=(resamples, count))
+
+
+def tails(confidence: float) -> tuple[float, float]:
+    """The quantiles between which a share of ``confidence`` lies."""
     tail = (1 - confidence) / 2
-    low, high = np.quantile(sample[draws].mean(axis=1), (tail, 1 - tail))
-    return Estimate(float(sample.mean()), float(low), float(high), len(sample))
+    return tail, 1 - tail
 
 
 def summarize(scores: Iterable[Score], confidence: float = 0.95, seed: int = 0) -> Estimate:
     """``bootstrap_mean`` of the scores that have a value; the others are counted with their reasons."""
     scores = list(scores)
     reasons = Counter(score.failure for score in scores if score.value is None)
-    known = bootstrap_mean([score.value for score in scores if score.value is not None], confidence, seed=seed)
+    measured = [score for score in scores if score.value is not None]
+    weights = [score.weight for score in measured]
+    known = bootstrap_mean([score.value for score in measured], confidence, seed=seed, weights=weights)
     return Estimate(known.mean, known.low, known.high, known.n, reasons.total(), tuple(reasons.most_common()))
 
 
 def paired_difference(
-    first: Sequence[float | None], second: Sequence[float | None], confidence: float = 0.95, seed: int = 0
+    first: Sequence[float | None],
+    second: Sequence[float | None],
+    confidence: float = 0.95,
+    seed: int = 0,
+    weights: Sequence[float] | None = None,
 ) -> Estimate:
-    """Mean of ``first - second`` over the same items in the same order, with its interval.
+    """Weighted mean of ``first - second`` over the same items in the same order, with its interval.
 
     Pairs with a missing side are left out and counted as failed. An interval that excludes zero is a difference that
     the choice of items does not explain.
     """
-    pairs = list(zip(first, second, strict=True))
-    whole = [(a, b) for a, b in pairs if a is not None and b is not None]
-    known = bootstrap_mean([a - b for a, b in whole], confidence, seed=seed)
+    pairs = list(zip(first, second, weights or [1.0] * len(first), strict=True))
+    whole = [(a - b, weight) for a, b, weight in pairs if a is not None and b is not None]
+    known = bootstrap_mean([d for d, _ in whole], confidence, seed=seed, weights=[weight for _, weight in whole])
     missing = len(pairs) - len(whole)
     reasons = (("one side was not measured", missing),) if missing else ()
     return Estimate(known.mean, known.low, known.high, known.n, missing, reasons)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from speechtok.cli import align, convert, decode, demo, encode, info, models, train, verify
+from speechtok.cli import align, convert, decode, demo, encode, features, info, layout, models, train, verify
 from speechtok.errors import SpeechtokError
 
 COMMANDS = {
@@ -22,6 +22,8 @@ COMMANDS = {
     "convert": convert,
     "train": train,
     "align": align,
+    "features": features,
+    "layout": layout,
 }
 INTERRUPTED = 130
 BROKEN_PIPE = 141

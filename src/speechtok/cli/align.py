@@ -59,10 +59,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _jobs(manifest: Path, splits: Sequence[str] | None, limit: int | None, parts: Path) -> list[Job]:
     from speechtok.errors import ConfigError
+    from speechtok.guidance.phones import utterance_name
     from speechtok.train.data import read_manifest
 
     utterances = [u for split in splits or _splits(manifest) for u in read_manifest(manifest, split)[:limit]]
-    named = {_name(utterance.path, manifest.parent): utterance for utterance in utterances}
+    named = {utterance_name(utterance.path, manifest.parent): utterance for utterance in utterances}
     if len(named) < len(utterances):
         raise ConfigError(f"{manifest}: two rows name one file, or files that differ only in their suffix; keep one")
     return [Job(name, utterance, parts / f"{name}.tsv") for name, utterance in named.items()]
@@ -95,12 +96,6 @@ def _align(aligner: PhoneAligner, jobs: Sequence[Job]) -> dict[str, str]:
             make_folder(job.part.parent)
             write_segments(job.part, {job.name: segments})
     return failures
-
-
-def _name(path: Path, folder: Path) -> str:
-    """The path as the manifest writes it, without its suffix and without what leads out of a folder."""
-    inner = path.relative_to(folder) if path.is_relative_to(folder) else path.relative_to(path.anchor)
-    return Path(*(part for part in inner.parts if part != "..")).with_suffix("").as_posix()
 
 
 def _kind(reason: str) -> str:

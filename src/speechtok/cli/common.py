@@ -160,10 +160,7 @@ def print_fields(fields: dict[str, Any]) -> None:
 
 
 def _sentence(row: dict[str, Any]) -> str:
-    return (
-        f"{row['input']} -> {row['output']}  "
-        f"{row['seconds']:.2f} s, {row['levels']} x {row['frames']} codes, {row['bitrate']:.0f} bit/s"
-    )
+    return f"{row['input']} -> {row['output']}  {row['seconds']:.2f} s, {row['content']}, {row['bitrate']:.0f} bit/s"
 
 
 def _stem(path: Path) -> str:

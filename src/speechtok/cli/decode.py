@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from speechtok.cli.common import AUDIO_KINDS, add_file_options, add_model_options, plan_outputs, run_all
+from speechtok.cli.encode import SHOWN
+from speechtok.errors import OutputError, TokenError
+
+if TYPE_CHECKING:
+    from speechtok.audio import Audio
+    from speechtok.tokenfile import TokenValue
+
+TEXT = "txt"
+"""What text tokens are decoded into."""
 
 HELP = "turn token files back into audio files"
 NOTE = "Example: speechtok decode tokens/a.tokens.safetensors -o a.wav"
@@ -17,8 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_file_options(parser)
     add_model_options(parser)
     parser.add_argument(
-        "--format", default="wav", choices=AUDIO_KINDS,
-        help="kind of audio written into a folder (default: wav); a file's name says it itself",
+        "--format", default="wav", choices=(*AUDIO_KINDS, TEXT),
+        help="kind of file written into a folder (default: wav; txt for text tokens); a file's name says it itself",
     )  # fmt: skip
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--levels", type=int, metavar="K", help="from the first K levels (default: all)")
@@ -32,26 +41,36 @@ def run(args: argparse.Namespace) -> int:
     tokenizer = args.load(args.model, device=args.device)
     tokenizer.show_progress = True
 
-    from speechtok.audio import write
-    from speechtok.tokens import Tokens
-
-    def chosen(tokens: Tokens) -> Tokens:
-        if args.semantic:
-            return tokens.semantic
-        if args.acoustic:
-            return tokens.acoustic
-        return tokens if args.levels is None else tokens.take(args.levels)
+    from speechtok.anytokens import load_tokens
 
     def work(path: Path, out: Path) -> dict[str, Any]:
-        tokens = chosen(Tokens.load(path))
-        audio = tokenizer.decode(tokens)
-        write(out, audio)
-        return {
-            "seconds": audio.seconds,
-            "levels": tokens.levels,
-            "frames": tokens.frames,
-            "bitrate": tokens.bitrate,
-            "sample_rate": audio.rate,
-        }
+        tokens = _chosen(load_tokens(path), args)
+        _write(out, tokenizer.decode(tokens), tokens.tokenizer)
+        facts = tokens.describe()
+        return {key: facts[key] for key in (*SHOWN, "sample_rate") if key in facts}
 
     return run_all(plan, work, args.json)
+
+
+def _chosen(tokens: TokenValue, args: argparse.Namespace) -> TokenValue:
+    """The part of ``tokens`` that the options ask for."""
+    wanted = "semantic" if args.semantic else "acoustic" if args.acoustic else "take" if args.levels is not None else ""
+    if not wanted:
+        return tokens
+    if "levels" not in tokens.describe():
+        raise TokenError(f"tokens of {tokens.tokenizer} have no levels; leave --levels, --semantic and --acoustic out")
+    return tokens.take(args.levels) if wanted == "take" else getattr(tokens, wanted)
+
+
+def _write(out: Path, decoded: Audio | str, tokenizer: str) -> None:
+    from speechtok.audio import write
+    from speechtok.files import write_text_atomic
+
+    if not isinstance(decoded, str):
+        write(out, decoded)
+    elif out.suffix.lower() == f".{TEXT}":
+        write_text_atomic(out, f"{decoded}\n")
+    else:
+        raise OutputError(
+            f"{out}: tokens of {tokenizer} are text and hold no audio; end the name in .txt (--format txt)"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from speechtok.cli.common import (
     AUDIO_KINDS,
@@ -17,9 +17,10 @@ from speechtok.cli.common import (
 )
 from speechtok.errors import OutputError
 
-if TYPE_CHECKING:
-    pass
-
+SHOWN = (
+    "seconds", "content", "levels", "frames", "dimension", "ids", "words", "text", "bitrate", "fingerprint",
+)  # fmt: skip
+"""What is said of the tokens, of whichever kind they are."""
 HELP = "turn audio files into token files"
 NOTE = "Example: speechtok encode a.wav b.flac -o tokens/"
 
@@ -44,12 +45,7 @@ def run(args: argparse.Namespace) -> int:
     def work(path: Path, out: Path) -> dict[str, Any]:
         tokens = tokenizer.encode(read_audio(path), args.levels)
         tokens.save(out)
-        return {
-            "seconds": tokens.seconds,
-            "levels": tokens.levels,
-            "frames": tokens.frames,
-            "bitrate": tokens.bitrate,
-            "fingerprint": tokens.fingerprint,
-        }
+        facts = tokens.describe()
+        return {key: facts[key] for key in SHOWN if key in facts}
 
     return run_all(plan, work, args.json)

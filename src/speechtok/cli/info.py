@@ -46,32 +46,17 @@ def _audio(path: Path) -> dict[str, Any]:
 
 
 def _tokens(path: Path) -> dict[str, Any]:
-    from speechtok.tokens import Tokens
+    from speechtok.anytokens import load_tokens
 
-    tokens = Tokens.load(path)
-    return {
-        "kind": "tokens",
-        "file": str(path),
-        "tokenizer": tokens.tokenizer,
-        "fingerprint": tokens.fingerprint,
-        "seconds": tokens.seconds,
-        "samples": tokens.num_samples,
-        "sample_rate": tokens.sample_rate,
-        "hop": tokens.hop,
-        "frame_rate": tokens.frame_rate,
-        "frames": tokens.frames,
-        "levels": tokens.levels,
-        "first_level": tokens.first_level,
-        "codebook_sizes": list(tokens.codebook_sizes),
-        "semantic_levels": list(tokens.semantic_levels),
-        "bitrate": tokens.bitrate,
-    }
+    tokens = load_tokens(path)
+    return {"kind": tokens.FORMAT.removeprefix("speechtok."), "file": str(path), **tokens.describe()}
 
 
 def _is_weights(path: Path) -> bool:
     """Official weights go by their name, ours by what their header says."""
     from safetensors import SafetensorError, safe_open
 
+    from speechtok.tokenizers.folder import FORMAT
     from speechtok.tokenizers.registry import MODEL_FORMAT, OFFICIAL_WEIGHTS
 
     if path.suffix == ".pt" or path.name in OFFICIAL_WEIGHTS:
@@ -80,7 +65,7 @@ def _is_weights(path: Path) -> bool:
         return False
     try:
         with safe_open(path, framework="numpy") as file:
-            return (file.metadata() or {}).get("format") == MODEL_FORMAT
+            return (file.metadata() or {}).get("format") in (MODEL_FORMAT, FORMAT)
     except SafetensorError:  # damaged: reading it as tokens says how
         return False
 

@@ -92,7 +92,9 @@ class AcousticGuide(nn.Module):
         self.layer = AlignLayer(config, dimension, *widths, grid, teacher.rate / teacher.hop)
 
     def forward(self, codec: Codec, wave: Tensor, quantized: Quantized, step: int) -> dict[str, Tensor]:
-        """``acoustic/kl`` and ``acoustic/cosine``, see ``AlignLayer``."""
+        """``acoustic/kl`` and ``acoustic/cosine``, see ``AlignLayer``; nothing before there are codes."""
+        if quantized.codes is None:
+            return {}
         heard = _beside(self._teacher[0], wave)(wave.float())
         return self.layer(quantized.latent, codec.quantizer, quantized.codes, heard)
 

@@ -23,7 +23,7 @@ class SemanticConfig:
     """How the first level is taught."""
 
     loss: str = "d_axis"
-    """``d_axis`` (the paper's), ``t_axis``, ``cosine`` or ``units``."""
+    """``d_axis`` (the paper's), ``t_axis``, ``cosine``, ``units`` or ``posteriors``."""
     similarity_weight: float = 1.0
     """Weight of the cosine term inside ``t_axis``."""
 
@@ -46,6 +46,9 @@ def semantic_losses(
     if config.loss == "units":
         return {name: unit_loss(student, target, mask), "semantic/unit_accuracy": unit_accuracy(student, target, mask)}
     options = {"similarity_weight": config.similarity_weight} if config.loss == "t_axis" else {}
+    if config.loss == "posteriors":
+        accuracy = unit_accuracy(student, target.argmax(2), mask)
+        return {name: posterior_loss(student, target, mask), "semantic/class_accuracy": accuracy}
     with torch.no_grad():
         watched = {
             "semantic/cosine_time": cosine_over_time(student, target, mask),
@@ -85,6 +88,16 @@ def unit_loss(logits: Tensor, units: Tensor, mask: Tensor | None = None) -> Tens
     return _mean(F.cross_entropy(logits.transpose(1, 2), units, reduction="none"), mask)
 
 
+def posterior_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy, in nats, of a supervised teacher's log-probabilities under the student's logits.
+
+    Both are ``[B, N, classes]``. The soft form of ``unit_loss`` (Hinton et al. 2015): a teacher that was trained to
+    name phones also tells which ones it could not tell apart.
+    """
+    student, teacher, mask = _together(student, teacher, mask)
+    return _mean(-(teacher.softmax(2) * student.log_softmax(2)).sum(2), mask)
+
+
 @torch.no_grad()
 def unit_accuracy(logits: Tensor, units: Tensor, mask: Tensor | None = None) -> Tensor:
     """Share of frames whose largest logit is the unit's."""
@@ -104,7 +117,8 @@ def cosine_per_frame(student: Tensor, teacher: Tensor, mask: Tensor | None = Non
     return _mean(_cosine(student, teacher, 2), mask)
 
 
-LOSSES = {"d_axis": d_axis_loss, "t_axis": t_axis_loss, "cosine": cosine_loss, "units": unit_loss}
+LOSSES = {"d_axis": d_axis_loss, "t_axis": t_axis_loss, "cosine": cosine_loss}
+LOSSES |= {"units": unit_loss, "posteriors": posterior_loss}
 
 
 def _over_time(student: Tensor, teacher: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -68,8 +68,7 @@ class PhoneAligner:
         unknown = sorted({word for word in words if not self._know(word)})
         if unknown:
             raise AlignmentError(f"not in the dictionary: {' '.join(unknown)}")
-        samples = audio.resample(RATE).samples
-        pcm = np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+        pcm = pcm16(audio.resample(RATE).samples)
         try:
             self._decoder.reinit_feat()  # or the front end carries something of the last utterance into this one
             self._decoder.set_align_text(" ".join(words))
@@ -103,6 +102,11 @@ class PhoneAligner:
         self._decoder.end_utt()
 
 
+def pcm16(samples: np.ndarray) -> bytes:
+    """``samples[T]`` as little-endian 16-bit integers, which PocketSphinx reads."""
+    return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+
+
 def _segments(entries: Iterable[tuple[str, int, int]]) -> list[Segment]:
     """Times from frame numbers; noises and neighbouring silences become one silence."""
     found: list[Segment] = []
@@ -125,6 +129,15 @@ def frame_labels(segments: Sequence[Segment], frames: int, frame_rate: float) ->
         segments[place].phone if place >= 0 and middle < segments[place].end else SILENCE
         for place, middle in zip(places, middles, strict=True)
     ]
+
+
+def utterance_name(path: Path, folder: Path) -> str:
+    """Under which ``path`` of a manifest in ``folder`` has its segments.
+
+    The path as the manifest writes it, without its suffix and without what leads out of a folder.
+    """
+    inner = path.relative_to(folder) if path.is_relative_to(folder) else path.relative_to(path.anchor)
+    return Path(*(part for part in inner.parts if part != "..")).with_suffix("").as_posix()
 
 
 def write_segments(path: StrPath, utterances: Mapping[str, Sequence[Segment]]) -> None:

@@ -141,6 +141,16 @@ class LogSpectrum(nn.Module):
         return (torch.exp(logs.clamp(max=math.log(self.spectrum.n_fft))) - self.floor).clamp_min(1e-4)
 
 
+class OwnSpace(nn.Sequential):
+    """What level one is chosen by, ``[B, N, width] -> [B, N, S]``, of fixed length.
+
+    A teacher's loss would rather scale the vectors up than part them, faster than codes can follow; these die then.
+    """
+
+    def __init__(self, width: int, outputs: int):
+        super().__init__(nn.Linear(width, outputs), nn.LayerNorm(outputs, elementwise_affine=False))
+
+
 class FrameEncoder(nn.Module):
     """``wave[B, T] -> latent[B, N, S + D]`` with ``N = ceil(T / hop)``: a linear map plus what the trunk adds.
 
@@ -153,7 +163,7 @@ class FrameEncoder(nn.Module):
         self.features = LogSpectrum(config, config.overlap if config.causal else None)
         self.linear = nn.Linear(self.features.size, dimension).requires_grad_(False)
         self.trunk = Trunk(config, self.features.size, dimension, config.encoder_blocks)
-        self.own = nn.Linear(config.width, config.own_space) if config.own_space else None
+        self.own = OwnSpace(config.width, config.own_space) if config.own_space else None
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Encode; ``lengths[B]`` in samples says where each padded signal of a batch ends."""

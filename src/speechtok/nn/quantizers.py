@@ -41,12 +41,12 @@ class Quantized:
 
     latent: Tensor
     """Sum of the kept levels with straight-through gradient, ``[B, N, D]``."""
-    first: Tensor
+    first: Tensor | None
     """Level one alone with straight-through gradient, ``[B, N, D]``, or ``[B, N, S]`` where it has a space of its own
-    (what semantic guidance teaches)."""
-    codes: Tensor
-    """``[B, Q, N]``"""
-    commitment: Tensor
+    (what semantic guidance teaches). None before there are codebooks where it has none."""
+    codes: Tensor | None = None
+    """``[B, Q, N]``; None where nothing has been quantized."""
+    commitment: Tensor | None = None
     """Mean over levels and frames of the squared distance to the (detached) code vectors."""
     revived: list[int] = field(default_factory=list)
     """Codes brought back to life in this step, per level."""
@@ -196,6 +196,13 @@ class ResidualVQ(nn.Module):
             total = _straight_through(self._latent(latent, 0), total)
             first = _straight_through(latent[..., : self.layers[0].key], first)
         return Quantized(total, first, torch.stack(codes, 1), torch.stack(losses).mean(), revived)
+
+    def passed(self, latent: Tensor) -> Quantized:
+        """What training works with before there are codebooks, ``latent[B, N, S + D]`` as it is.
+
+        Level one can be taught already where it has a space of its own.
+        """
+        return Quantized(self._latent(latent, 0), latent[..., : self.own_space] if self.own_space else None)
 
     def _latent(self, vectors: Tensor, level: int) -> Tensor:
         """The part of vectors of this level that lies in the latent."""

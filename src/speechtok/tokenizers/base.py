@@ -18,12 +18,15 @@ import numpy as np
 
 from speechtok.audio import Audio
 from speechtok.errors import AudioError, ConfigError, SpeechtokError, TokenError
+from speechtok.tokenfile import TokenValue
 from speechtok.tokens import Tokens, nominal_bitrate
 
 
 class Tokenizer(ABC):
     """Speech to codes ``[Q, N]`` (0 is the coarsest level) and back. Subclasses fill the attributes below."""
 
+    value: type[TokenValue] = Tokens
+    """What ``encode`` gives and ``decode`` takes."""
     name: str
     scheme: str
     """``A`` codec, ``B`` clustered SSL features, ``C`` continuous, ``D`` text, ``E`` hierarchical."""
@@ -142,7 +145,7 @@ class Tokenizer(ABC):
             TokenError: the tokens come from another tokenizer.
         """
         self._check_own(tokens)
-        samples = self._decode(tokens.codes, tokens.first_level)[: tokens.num_samples]
+        samples = self._samples(tokens)[: tokens.num_samples]
         samples.flags.writeable = False  # nobody else holds it, so Audio need not copy it
         return Audio(samples, self.sample_rate)
 
@@ -209,15 +212,22 @@ class Tokenizer(ABC):
             fingerprint=self.fingerprint,
         )
 
-    def _check_own(self, tokens: Tokens) -> None:
-        if not isinstance(tokens, Tokens):
-            raise TokenError(f"{self.name} decodes speechtok Tokens, not {type(tokens).__name__}; use Tokens.load")
+    def _samples(self, tokens: Tokens) -> np.ndarray:
+        return self._decode(tokens.codes, tokens.first_level)
+
+    def _check_own(self, tokens: TokenValue) -> None:
+        if not isinstance(tokens, self.value):
+            kind = self.value.__name__
+            raise TokenError(f"{self.name} decodes speechtok {kind}, not {type(tokens).__name__}; use {kind}.load")
         if tokens.fingerprint != self.fingerprint:
             raise TokenError(
                 f"these tokens were made by {tokens.tokenizer} ({tokens.fingerprint}), not by {self.name} "
                 f"({self.fingerprint}); decode them with the model that made them, or encode the audio again"
             )
         # tokens can carry a right fingerprint and still contradict the model, for anybody may write them
+        self._check_fit(tokens)
+
+    def _check_fit(self, tokens: Tokens) -> None:
         present = self.codebook_sizes[tokens.first_level : tokens.first_level + tokens.levels]
         if (present, self.sample_rate, self.hop) != (tokens.codebook_sizes, tokens.sample_rate, tokens.hop):
             raise TokenError(

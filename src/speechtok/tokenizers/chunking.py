@@ -6,8 +6,11 @@ it can see, so the pieces put together are what one pass over the whole signal g
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,30 @@ def windows(frames: int, core: int, left: int, right: int) -> Iterator[Window]:
         end = frames if stop == frames else stop - right
         yield Window(start, stop, done, end)
         done = end
+
+
+def overlapping(frames: int, longest: int, overlap: int, name: str, frame_rate: float) -> Iterator[Window]:
+    """Windows for a model that sees its whole input at once: an approximation, and announced as one.
+
+    Args:
+        frames: length of the signal.
+        longest: frames that are taken in one piece, and the size of a window beyond that.
+        overlap: frames on each side of a window; fewer where that would leave less than half of it new.
+        name: of the model, for the warning.
+        frame_rate: frames per second.
+    """
+    overlap = min(overlap, longest // 4)
+    if frames > longest:
+        warnings.warn(
+            f"{name} sees its whole input at once; audio over {longest / frame_rate:g} s is taken "
+            f"in windows that overlap by {overlap / frame_rate:g} s, so a few codes near seams may differ",
+            stacklevel=6,
+        )
+    return windows(frames, longest - 2 * overlap, overlap, overlap)
+
+
+def in_pieces(
+    samples: np.ndarray, hop: int, plan: Iterable[Window], model: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """``model`` on each window of ``samples[T]``; it answers ``[n, ...]`` for n frames; the kept ones are joined."""
+    return np.concatenate([model(samples[w.start * hop : w.stop * hop])[w.kept] for w in plan])

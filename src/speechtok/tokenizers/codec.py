@@ -10,11 +10,8 @@ windows with a generous overlap, which is an approximation and is announced as o
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import sys
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -25,11 +22,11 @@ from speechtok.errors import ConfigError
 from speechtok.nn.codec import Codec
 from speechtok.tokenizers.base import Tokenizer
 from speechtok.tokenizers.checkpoint import STATISTICS
-from speechtok.tokenizers.chunking import Window, windows
+from speechtok.tokenizers.chunking import Window, overlapping, windows
+from speechtok.tokenizers.fingerprint import RESAMPLER, fingerprint_of
 
 CODE_VERSION = 1
 """Raised whenever a change of this package changes the codes that the same weights give."""
-RESAMPLER = "soxr-hq"
 
 
 class CodecTokenizer(Tokenizer):
@@ -63,7 +60,7 @@ class CodecTokenizer(Tokenizer):
             overlap_seconds: overlap on each side of such a window beyond that length.
         """
         config = codec.config
-        self.codec = codec.eval().float().to(_device(device))
+        self.codec = codec.eval().float().to(torch_device(device))
         self.name = name
         self.scheme = scheme
         self.sample_rate = config.sample_rate
@@ -81,12 +78,9 @@ class CodecTokenizer(Tokenizer):
     def fingerprint(self) -> str:
         """SHA-256 over weights, configuration, resampler and code version, cut to 16 digits."""
         config = {key: value for key, value in self.codec.config.to_dict().items() if key != "quantizer"}
-        digest = hashlib.sha256(json.dumps([CODE_VERSION, RESAMPLER, config], sort_keys=True).encode())
-        for key, tensor in sorted(self.codec.state_dict().items()):
-            if key.rpartition(".")[2] not in STATISTICS:
-                digest.update(f"{key}{tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().numpy())
-        return digest.hexdigest()[:16]
+        state = self.codec.state_dict()
+        weights = {key: tensor for key, tensor in state.items() if key.rpartition(".")[2] not in STATISTICS}
+        return fingerprint_of([CODE_VERSION, RESAMPLER, config], weights)
 
     @property
     def exact_windows(self) -> tuple[bool, bool]:  # type: ignore[override]
@@ -107,12 +101,25 @@ class CodecTokenizer(Tokenizer):
             pieces.append(self.codec.encode(wave[None], levels)[0, :, window.kept].cpu())
         return torch.cat(pieces, dim=1).numpy()
 
-    @torch.inference_mode()
     def _decode(self, codes: np.ndarray, first_level: int) -> np.ndarray:
-        samples = np.empty(codes.shape[1] * self.hop, dtype=np.float32)
-        for window in self._shown(self._plan(codes.shape[1], self.codec.decoder_context())):
-            part = self._tensor(codes[:, window.start : window.stop])
-            wave = self.codec.decode(part[None], first_level)[0].cpu().numpy()
+        def sound(window: Window) -> torch.Tensor:
+            return self.codec.decode(self._tensor(codes[:, window.start : window.stop])[None], first_level)
+
+        return self._over_windows(codes.shape[1], sound)
+
+    def decode_latents(self, rows: np.ndarray) -> np.ndarray:
+        """Sound of the encoder's ``rows[N, D]``, not quantised: ``samples[N * hop]``."""
+
+        def sound(window: Window) -> torch.Tensor:
+            return self.codec.decoder(self._tensor(rows[window.start : window.stop])[None])
+
+        return self._over_windows(len(rows), sound)
+
+    @torch.inference_mode()
+    def _over_windows(self, frames: int, sound: Callable[[Window], torch.Tensor]) -> np.ndarray:
+        samples = np.empty(frames * self.hop, dtype=np.float32)
+        for window in self._shown(self._plan(frames, self.codec.decoder_context())):
+            wave = sound(window)[0].cpu().numpy()
             kept = wave[window.kept.start * self.hop : window.kept.stop * self.hop]
             samples[window.keep_start * self.hop : window.keep_stop * self.hop] = kept
         return samples
@@ -149,16 +156,7 @@ class CodecTokenizer(Tokenizer):
     def _plan(self, frames: int, context: tuple[int, int] | None) -> Iterator[Window]:
         longest = self._longest_piece(context)
         if context is None:
-            # at least half of every window is new
-            overlap = min(self._frames(self.overlap_seconds), longest // 4)
-            context = (overlap, overlap)
-            if frames > longest:
-                warnings.warn(
-                    f"{self.name} sees its whole input at once; audio over {self.exact_seconds:g} s is taken "
-                    f"in windows that overlap by {overlap / self.frame_rate:g} s, "
-                    f"so a few codes near seams may differ",
-                    stacklevel=5,
-                )
+            return overlapping(frames, longest, self._frames(self.overlap_seconds), self.name, self.frame_rate)
         return windows(frames, longest - sum(context), *context)
 
     def _shown(self, plan: Iterator[Window]) -> Iterable[Window]:
@@ -179,7 +177,8 @@ class CodecTokenizer(Tokenizer):
         return torch.tensor(array, device=next(self.codec.buffers()).device)
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
+    """The device of that name. Raises ConfigError where it cannot be used here."""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -7,13 +7,14 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from functools import partial
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechtok.errors import CheckpointError
-from speechtok.tokens import nominal_bitrate
+from speechtok.hub import fetch
+from speechtok.tokenizers.folder import CARRIED, ModelFolder, load_folder, read_folder
+from speechtok.tokenizers.published import HUB, REFUSED, ModelEntry
 
 if TYPE_CHECKING:
     from speechtok.tokenizers.base import Tokenizer
@@ -23,6 +24,10 @@ BUNDLED = Path(__file__).parents[1] / "models"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 OFFICIAL_WEIGHTS = ("SpeechTokenizer.pt", "ckpt.dev")
 """File names under which official SpeechTokenizer weights were published."""
+PREPROCESSOR = "preprocessor_config.json"
+"""What a model of ``transformers`` asks to be done with audio first; it may be absent."""
+PICKLE = "pytorch_model.bin"
+"""Weights of ``transformers`` as they were published before safetensors."""
 MODEL_FORMAT = "speechtok.codec"
 """What the metadata of ``model.safetensors`` call it."""
 SCHEMES = tuple("ABCDE")
@@ -38,45 +43,6 @@ Files = tuple[Path, Path]
 
 
 @dataclass(frozen=True)
-class ModelEntry:
-    """One line of ``speechtok models``."""
-
-    name: str
-    scheme: str
-    bundled: bool
-    """True where it works without a network."""
-    sample_rate: int
-    hop: int
-    codebook_sizes: tuple[int, ...]
-    semantic_levels: tuple[int, ...]
-    licence_code: str
-    licence_weights: str
-    verified: str
-    """What was checked about this very model."""
-    description: str
-
-    @property
-    def levels(self) -> int:
-        """Number of code levels."""
-        return len(self.codebook_sizes)
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames per second."""
-        return self.sample_rate / self.hop
-
-    @property
-    def bitrate(self) -> float:
-        """Bits per second of all levels, were every code equally likely."""
-        return nominal_bitrate(self.frame_rate, self.codebook_sizes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON."""
-        derived = {"levels": self.levels, "frame_rate": self.frame_rate, "bitrate": self.bitrate}
-        return asdict(self) | derived
-
-
-@dataclass(frozen=True)
 class Card:
     """What the ``card`` of a configuration says, or what holds where it says nothing."""
 
@@ -89,47 +55,6 @@ class Card:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class HubModel:
-    """A published model whose files lie in a subfolder of its repository."""
-
-    entry: ModelEntry
-    subfolder: str
-
-
-_speechtokenizer = partial(
-    ModelEntry,
-    scheme="E",
-    bundled=False,
-    sample_rate=16000,
-    hop=320,
-    codebook_sizes=(1024,) * 8,
-    semantic_levels=(0,),
-    licence_code="Apache-2.0",
-    licence_weights="not stated",
-    verified="structure only: files of the same layout with random weights; the published ones were not run",
-)
-HUB = {
-    model.entry.name: model
-    for model in (
-        HubModel(
-            _speechtokenizer(
-                name="fnlp/SpeechTokenizer",
-                description="SpeechTokenizer, ELU, LibriSpeech, taught by the average of the HuBERT layers",
-            ),
-            "speechtokenizer_hubert_avg",
-        ),
-        HubModel(
-            _speechtokenizer(
-                name="fnlp/AnyGPT-speech-modules",
-                description="SpeechTokenizer of AnyGPT, Snake activation, LibriSpeech and Common Voice",
-            ),
-            "speechtokenizer",
-        ),
-    )
-}
-
-
 def models() -> list[ModelEntry]:
     """The models known by name: bundled ones first, then published ones that are fetched from the Hub."""
     return [_bundled_entry(folder) for folder in _bundled_folders()] + [model.entry for model in HUB.values()]
@@ -140,8 +65,9 @@ def load(name: str | Path | Sequence[str | Path] | None = None, device: str = "c
 
     Args:
         name: None for the bundled default; a name from ``models()``; a folder with ``config.json`` and
-            ``model.safetensors`` or official ``*.pt`` weights; a pair of official files (configuration and
-            weights, in any order); a Hub id ``org/name`` or ``org/name/subfolder``, fetched once and cached.
+            ``model.safetensors``, ours or that of a codec of ``transformers``, or official ``*.pt`` weights; a pair
+            of official files (configuration and weights, in any order); a Hub id ``org/name`` or
+            ``org/name/subfolder``, fetched once and cached.
         device: where the model runs, such as ``cuda``.
 
     Raises:
@@ -150,12 +76,20 @@ def load(name: str | Path | Sequence[str | Path] | None = None, device: str = "c
     """
     label, files = _find(DEFAULT if name is None else name)  # first: a wrong name need not wait for torch
 
+    folder = read_folder(files[0], label)
+    if folder is not None:
+        return load_folder(folder, device)
+    unstated = HUB[label].entry.licence_weights if label in HUB else "not stated"
+    if _is_transformers(files[0]):
+        from speechtok.tokenizers.adapters.load import load_transformers
+
+        return load_transformers(*files, label, licence=unstated, device=device)
+
     from speechtok.tokenizers.checkpoint import read_checkpoint
     from speechtok.tokenizers.codec import CodecTokenizer
 
     codec, header = read_checkpoint(*files)
     card = _card(header, codec.config.n_q, files[0])
-    unstated = HUB[label].entry.licence_weights if label in HUB else "not stated"
     return CodecTokenizer(
         codec,
         label,
@@ -180,6 +114,8 @@ def _find(name: str | Path | Sequence[str | Path]) -> tuple[str, Files]:
         return path.stem, (_beside(path, CONFIG), path)
     if text.lower().endswith(FILE_SUFFIXES):
         raise CheckpointError(f"{text}: no such file; check the name")
+    if text in REFUSED:
+        raise CheckpointError(f"{text}: known, but it cannot be used: {REFUSED[text]}; see docs/models.md")
     if text in HUB or (HUB_ID.fullmatch(text) and not os.path.isdir(text.split("/")[0])):
         return text, _folder_files(_download(text))
     known = ", ".join(entry.name for entry in models())
@@ -200,8 +136,12 @@ def _pair(files: Sequence[str | Path]) -> tuple[str, Files]:
 
 def _folder_files(folder: Path) -> Files:
     config = _beside(folder / WEIGHTS, CONFIG)
+    if read_folder(config) is not None:  # says itself which files it needs
+        return config, config
     if (folder / WEIGHTS).is_file():
         return config, folder / WEIGHTS
+    if (folder / PICKLE).is_file():
+        raise CheckpointError(f"{folder}: {PICKLE} is a pickle, which is not read; save the model as {WEIGHTS}")
     found = [folder / name for name in OFFICIAL_WEIGHTS if (folder / name).is_file()] or sorted(folder.glob("*.pt"))
     if len(found) == 1:
         return config, found[0]
@@ -209,6 +149,15 @@ def _folder_files(folder: Path) -> Files:
         names = ", ".join(path.name for path in found)
         raise CheckpointError(f"{folder}: holds several weight files ({names}); give the one to load")
     raise CheckpointError(f"{folder}: no weights; a model folder holds {CONFIG} and {WEIGHTS} or SpeechTokenizer.pt")
+
+
+def _is_transformers(config: Path) -> bool:
+    """True for a configuration of ``transformers``; a damaged one is left to the reader of our own."""
+    try:
+        header = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(header, dict) and isinstance(header.get("model_type"), str) and "format" not in header
 
 
 def _beside(path: Path, name: str) -> Path:
@@ -223,20 +172,11 @@ def _beside(path: Path, name: str) -> Path:
 
 def _download(name: str) -> Path:
     """Fetch a model of the Hub into its cache, and only the files that a tokenizer needs."""
-    from huggingface_hub import snapshot_download
-
     organisation, repository, *rest = name.split("/")
     repository = f"{organisation}/{repository}"
     folder = "/".join(rest) or (HUB[repository].subfolder if repository in HUB else "")
-    wanted = [f"{folder}/{file}".lstrip("/") for file in (CONFIG, WEIGHTS, *OFFICIAL_WEIGHTS)]
-    try:
-        return Path(snapshot_download(repository, allow_patterns=wanted)) / folder
-    except Exception as error:  # the client's own, its HTTP library's and the system's errors share no base class
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{name}: no such folder here, and it cannot be fetched from the Hugging Face Hub ({reason}); "
-            f"connect to the network or give the folder of a downloaded copy"
-        ) from None
+    wanted = [f"{folder}/{file}".lstrip("/") for file in (CONFIG, WEIGHTS, PREPROCESSOR, *CARRIED, *OFFICIAL_WEIGHTS)]
+    return fetch(repository, wanted, name) / folder
 
 
 def _card(card: Any, levels: int, config: Path) -> Card:
@@ -263,11 +203,15 @@ def _card(card: Any, levels: int, config: Path) -> Card:
 
 
 def _bundled_folders() -> list[Path]:
-    return sorted(path.parent for path in BUNDLED.glob(f"*/{CONFIG}"))
+    """The default first."""
+    return sorted((path.parent for path in BUNDLED.glob(f"*/{CONFIG}")), key=lambda path: (path.name != DEFAULT, path))
 
 
 def _bundled_entry(folder: Path) -> ModelEntry:
     """Read from the JSON itself, so that listing the models needs no torch."""
+    other = read_folder(folder / CONFIG)
+    if other is not None:
+        return _kind_entry(other)
     header = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     codec = header["codec"]
     card = _card(header["card"], codec["n_q"], folder / CONFIG)
@@ -279,6 +223,29 @@ def _bundled_entry(folder: Path) -> ModelEntry:
         sample_rate=codec["sample_rate"],
         hop=section["hop"] if "hop" in section else math.prod(section["strides"]),
         codebook_sizes=(codec["codebook_size"],) * codec["n_q"],
+        semantic_levels=card.semantic_levels,
+        licence_code=card.licence_code,
+        licence_weights=card.licence_weights or "not stated",
+        verified=card.verified,
+        description=card.description,
+    )
+
+
+def _kind_entry(folder: ModelFolder) -> ModelEntry:
+    """A folder of units, soft, text or two-stage tokens; it is offered as bundled where its packages are installed."""
+    shape = folder.shape
+    card = _card(
+        folder.card | {"scheme": shape["scheme"], "semantic_levels": shape["semantic_levels"]},
+        len(shape["codebook_sizes"]),
+        folder.path / CONFIG,
+    )
+    return ModelEntry(
+        name=folder.name,
+        scheme=card.scheme,
+        bundled=folder.usable,
+        sample_rate=shape["sample_rate"],
+        hop=shape["hop"],
+        codebook_sizes=tuple(shape["codebook_sizes"]),
         semantic_levels=card.semantic_levels,
         licence_code=card.licence_code,
         licence_weights=card.licence_weights or "not stated",

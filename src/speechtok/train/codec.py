@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,31 +15,37 @@ from speechtok.nn.codec import Codec
 from speechtok.nn.discriminators import Judges
 from speechtok.nn.frame import start_from_principal_components
 from speechtok.nn.quantizers import Quantized
-from speechtok.tokenizers.checkpoint import save_codec
+from speechtok.tokenizers.checkpoint import load_codec, save_codec
 from speechtok.train.adversary import adversarial_losses, adversarial_ramp
-from speechtok.train.data import Crops, WaveStore, pooled
+from speechtok.train.data import Crops, WaveStore, evenly, pooled
 from speechtok.train.devices import Devices
+from speechtok.train.guides import guides_of
 from speechtok.train.health import Watch, codebook_health
 from speechtok.train.loop import finish_command, prepare, read_command, run
 from speechtok.train.losses import MultiScaleMel
 from speechtok.train.optimisation import adamw, follow, set_rate, update
 from speechtok.train.recipe import CodecRecipe
+from speechtok.train.samples import Sample, reconstructions
 
 LINEAR_BATCHES = 30
 """Batches whose principal components a frame codec starts from: many more vectors than feature dimensions."""
+NEW = ("encoder.own.", "transform.", "quantizer.")
+"""What a run that starts from another codec may have beyond it."""
 CODEBOOK_BATCHES = 20
 """Batches whose latents place the codebooks: a dozen vectors per code."""
 
 
 class Guide(Protocol):
-    """A teacher: a module whose losses join the others, named ``group/name`` and weighed by ``weights.guides``.
+    """A teacher: a module whose losses join the others, named ``group/name`` and weighed by the recipe.
 
     A loss without a weight there is logged and counts nothing, so a teacher can report what should be watched. Its own
     parameters (projections, attention) are trained and saved with the generator's.
     """
 
     def __call__(self, codec: Codec, wave: Tensor, quantized: Quantized, step: int) -> dict[str, Tensor]:
-        """Losses of the crops ``wave[B, T]``; ``Crops.places(step)`` says where these were cut."""
+        """Called as soon as there is a level one to be taught; ``quantized`` may be without codes then.
+
+        Losses of the crops ``wave[B, T]``; ``Crops.places(step)`` says where these were cut."""
         ...
 
 
@@ -93,13 +99,15 @@ class State:
     def advance(self) -> dict[str, float]:
         """One update, see ``train.loop.Trainee``; linear maps and codebooks get their start when they are due."""
         devices, recipe = self.devices, self.recipe
-        if self.step == 0 and recipe.codec.backbone == "frame":
+        if self.step == 0 and recipe.start:
+            start_from(self, recipe.start)
+        elif self.step == 0 and recipe.codec.backbone == "frame":
             start_linear(self)
-        if self.step == recipe.quantize_from:
+        if self.step == recipe.quantize_from and not self.codec.quantizer.layers[0].inited:
             place_codebooks(self)
         crops = torch.from_numpy(self.crops(self.step, devices.process, devices.processes))
         values = train_step(self, crops)
-        if not self.guides_checked and self.step > recipe.quantize_from:
+        if not self.guides_checked and self.step > recipe.quantize_from:  # all that they return has been seen
             require_guides(recipe, values)
             self.guides_checked = True
         return values
@@ -111,6 +119,10 @@ class State:
             return row, []
         health, alarms = self.watch.validation({name: row[name] for name in row if name.startswith("codes/")})
         return row | health, alarms
+
+    def samples(self, count: int) -> Iterator[Sample]:
+        """See ``train.loop.after_step``."""
+        return reconstructions(self.average, self.held_out, count)
 
     def export(self, folder: Path) -> None:
         """The averaged model as a folder that ``speechtok.load`` reads."""
@@ -147,14 +159,16 @@ def reconstruct(state: State, wave: Tensor) -> tuple[Tensor, dict[str, Tensor], 
     weights, codec, autocast = state.recipe.weights, state.codec, state.devices.autocast
     with autocast():
         latent = codec.encoder(wave)
-    latent, revived = latent.float(), []
-    losses = {}
-    if state.step >= state.recipe.quantize_from:
+    latent, losses = latent.float(), {}
+    if state.step < state.recipe.quantize_from:
+        quantized = codec.quantizer.passed(latent)
+    else:
         quantized = codec.quantizer(latent)
         losses["commitment/mse"] = quantized.commitment
+    if quantized.first is not None:
         for guide in state.guides:
             losses |= guide(codec, wave, quantized, state.step)
-        latent, revived = quantized.latent, quantized.revived
+    latent = quantized.latent
     if weights.magnitude:
         with autocast():
             features, phasor = codec.decoder.predict(latent)
@@ -168,7 +182,7 @@ def reconstruct(state: State, wave: Tensor) -> tuple[Tensor, dict[str, Tensor], 
         losses[f"mel/{state.recipe.mel.distance}"] = state.mel(output, wave)
     if weights.time:
         losses["time/l1"] = (output - wave).abs().mean()
-    return output, losses, revived
+    return output, losses, quantized.revived
 
 
 def weights_of(recipe: CodecRecipe, ramp: float) -> dict[str, float]:
@@ -181,6 +195,7 @@ def weights_of(recipe: CodecRecipe, ramp: float) -> dict[str, float]:
         "commitment/mse": weights.commitment,
         f"adversarial/{adversary.loss}": weights.adversarial * ramp,
         f"feature/{adversary.features}": weights.feature * ramp,
+        **recipe.guides.weights,
         **weights.guides,
     }
 
@@ -192,9 +207,8 @@ def weights_of(recipe: CodecRecipe, ramp: float) -> dict[str, float]:
 def validate(state: State, store: WaveStore) -> dict[str, Any]:
     """Mel distance at one and at all levels, and the health of the codebooks, of the averaged weights."""
     codec, levels = state.average, state.recipe.codec.n_q
-    picks = np.linspace(0, len(store) - 1, min(len(store), state.recipe.data.validation_files)).astype(int)
     codes, distances = [], {1: [], levels: []}
-    for index in picks:
+    for index in evenly(len(store), state.recipe.data.validation_files):
         wave = torch.from_numpy(store[index])[None].to(state.devices.device)
         codes.append(codec.encode(wave))
         for k in distances:
@@ -211,6 +225,9 @@ def validate(state: State, store: WaveStore) -> dict[str, Any]:
 def train(recipe: CodecRecipe, folder: Path, stop_at: int | None = None, guides: Sequence[nn.Module] = ()) -> State:
     """Train until ``recipe.steps`` (or ``stop_at``), resuming what ``folder`` holds, and export the model there.
 
+    Args:
+        guides: more of them than the recipe names.
+
     Raises:
         ConfigError: the recipe does not fit the data, the guides, the processes or what ``folder`` holds.
         OutputError: ``folder`` or the cache cannot be written.
@@ -224,7 +241,7 @@ def train(recipe: CodecRecipe, folder: Path, stop_at: int | None = None, guides:
         raise ConfigError(f"data.batch={recipe.data.batch} cannot be shared by {devices.processes} processes evenly")
     with devices.main_first():
         speech = speech_of(recipe)
-    state = State(recipe, guides, speech)
+    state = State(recipe, [*guides_of(recipe, speech[0], devices), *guides], speech)
     run(state, folder, stop_at)
     return state
 
@@ -248,6 +265,25 @@ def speech_of(recipe: CodecRecipe) -> tuple[Crops, WaveStore]:
     speech = WaveStore.build(pooled(data.manifests, "train"), rate, data.cache)
     held_out = WaveStore.build(pooled(data.validation or data.manifests, "dev"), rate, data.cache)
     return Crops(speech, recipe.samples, data.batch, recipe.seed, data.gain_db), held_out
+
+
+def start_from(state: State, folder: str) -> None:
+    """Begin with the weights of another codec; only what is taught by guides, and then the codebooks, start anew.
+
+    Raises:
+        CheckpointError: ``folder`` holds no codec.
+        ConfigError: its encoder or decoder has another shape.
+    """
+    given, wanted = load_codec(folder, fold=False).state_dict(), state.codec.state_dict()
+    fitting = {key: value for key, value in given.items() if key in wanted and value.shape == wanted[key].shape}
+    codebooks = [key for key in wanted if key.startswith("quantizer.")]
+    if not all(key in fitting for key in codebooks):
+        fitting = {key: value for key, value in fitting.items() if key not in codebooks}
+    missing = [key for key in wanted if key not in fitting and not key.startswith(NEW)]
+    if missing:
+        raise ConfigError(f"start={folder}: has no {missing[0]} of the recipe's shape; give a codec of the same sizes")
+    state.codec.load_state_dict(fitting, strict=False)
+    state.average.load_state_dict(state.codec.state_dict())
 
 
 def start_linear(state: State) -> None:

@@ -91,12 +91,26 @@ class WaveStore:
 
 
 class Crops:
-    """Random crops whose content depends on ``(seed, step)`` alone, so a resumed run sees what it would have seen."""
+    """Random crops whose content depends on ``(seed, step)`` alone, so a resumed run sees what it would have seen.
 
-    def __init__(self, store: WaveStore, samples: int, batch: int, seed: int, gain_db: tuple[float, float] = (0, 0)):
+    Args:
+        odds: of every utterance, summing to one; without them every second of speech is equally likely.
+        grid: crops begin on multiples of so many samples.
+    """
+
+    def __init__(
+        self,
+        store: WaveStore,
+        samples: int,
+        batch: int,
+        seed: int,
+        gain_db: tuple[float, float] = (0, 0),
+        odds: np.ndarray | None = None,
+        grid: int = 1,
+    ):
         self.store, self.samples, self.batch, self.seed, self.gain_db = store, samples, batch, seed, gain_db
-        lengths = store.lengths.astype(np.float64)
-        self.odds = lengths / lengths.sum()  # every second of speech is equally likely
+        self.grid = grid
+        self.odds = balanced(store.lengths, ["all"] * len(store)) if odds is None else odds
 
     def __call__(self, step: int, process: int = 0, processes: int = 1) -> np.ndarray:
         """``wave[B, T]`` of this process's share of the batch; short utterances are zero-extended.
@@ -123,11 +137,27 @@ class Crops:
         indices = draws.choice(len(self.store), self.batch, p=self.odds)
         places, gains = draws.random(self.batch), draws.uniform(*self.gain_db, self.batch)
         spare = np.maximum(0, self.store.lengths[indices] - self.samples)
-        return indices, (places * (spare + 1)).astype(np.int64), gains
+        return indices, (places * (spare + 1)).astype(np.int64) // self.grid * self.grid, gains
 
     def _crop(self, index: int, start: int) -> np.ndarray:
         wave = self.store[index][start : start + self.samples]
         return np.pad(wave, (0, self.samples - len(wave)))
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """At most so many of the numbers below ``count``, spread evenly over them from the first to the last."""
+    return np.linspace(0, count - 1, min(count, most)).astype(int)
+
+
+def balanced(lengths: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """Odds of utterances ``[n]`` that make every group equally likely, and every second within it.
+
+    A group with an empty name is never drawn.
+    """
+    names, numbers = np.unique(np.asarray(groups), return_inverse=True)
+    used = names[numbers] != ""
+    seconds = np.bincount(numbers, lengths.astype(np.float64))[numbers]
+    return np.where(used, lengths / seconds, 0.0) / len(np.unique(numbers[used]))
 
 
 def pooled(manifests: Iterable[str | Path], split: str) -> list[Utterance]:

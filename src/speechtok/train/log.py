@@ -1,4 +1,4 @@
-"""What a run tells: a bar or plain lines for people, JSON lines and TensorBoard scalars for tools."""
+"""What a run tells: a bar or plain lines for people, JSON lines and TensorBoard's numbers and samples for tools."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 
 from speechtok.errors import ConfigError
 from speechtok.files import write_text_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class RunLog:
@@ -46,6 +50,16 @@ class RunLog:
                 self.board.add_scalar(f"{kind}/{name}", value, step)
         shown = "  ".join(f"{name} {_short(value)}" for name, value in values.items())
         self._say(f"{kind} {step}/{self.steps}  {shown}")
+
+    def audio(self, name: str, step: int, wave: np.ndarray, rate: int) -> None:
+        """Put ``wave[T]`` at ``rate`` Hz into TensorBoard, where it is installed; samples beyond 1 are cut."""
+        if self.board is not None:
+            self.board.add_audio(f"samples/{name}", wave, step, sample_rate=rate)
+
+    def picture(self, name: str, step: int, figure: Figure) -> None:
+        """The same for a figure of matplotlib."""
+        if self.board is not None:
+            self.board.add_figure(f"samples/{name}", figure, step, close=False)
 
     def alarm(self, step: int, text: str) -> None:
         """Record something that a person should look into."""

@@ -16,10 +16,11 @@ from speechtok.files import make_folder, write_text_atomic
 from speechtok.train.devices import Devices
 from speechtok.train.log import RunLog
 from speechtok.train.plot import draw
+from speechtok.train.samples import show
 from speechtok.train.snapshot import load_snapshot, random_state, restore_random_state, save_snapshot
 
 CHECKPOINT = "checkpoint.safetensors"
-FREE = {"name", "log_every", "validate_every", "checkpoint_every", "threads", "alarm"}
+FREE = {"name", "log_every", "validate_every", "checkpoint_every", "threads", "alarm", "log_audio"}
 """Settings that may change between the parts of a run: they decide no weight."""
 PLACES = {"manifests", "validation", "cache", "validation_files"}
 """The same, in the section ``data``: a corpus may be found elsewhere the next time."""
@@ -35,6 +36,8 @@ class RunRecipe:
     log_every: int = 50
     validate_every: int = 1000
     checkpoint_every: int = 500
+    log_audio: int = 2
+    """Held-out utterances that each validation puts into TensorBoard, where the trainee makes any."""
     threads: int = 0
     """CPU threads; 0 leaves torch's choice."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -42,6 +45,7 @@ class RunRecipe:
 
     def __post_init__(self) -> None:
         require_whole(self, 1, "steps", "log_every", "validate_every", "checkpoint_every")
+        require_whole(self, 0, "log_audio")
 
 
 class Trainee(Protocol):
@@ -103,7 +107,10 @@ def run(trainee: Trainee, folder: Path, stop_at: int | None = None) -> None:
 
 
 def after_step(trainee: Trainee, log: RunLog, folder: Path, values: dict[str, Any], last: bool) -> None:
-    """Log, validate and save where it is due."""
+    """Log, validate and save where it is due.
+
+    A trainee may have a method ``samples(count)``, which yields ``train.samples.Sample`` and leaves no trace either.
+    """
     recipe, done = trainee.recipe, trainee.step
     log.step()
     if done % recipe.log_every == 0 or last:
@@ -114,6 +121,8 @@ def after_step(trainee: Trainee, log: RunLog, folder: Path, values: dict[str, An
         for line in alarms:
             log.alarm(done, line)
         log.write("validation", done, row)
+        if log.board is not None and hasattr(trainee, "samples"):
+            show(log, done, trainee.samples(recipe.log_audio), first=done <= recipe.validate_every)
     if done % recipe.checkpoint_every == 0 or last:
         save_checkpoint(trainee, folder)
 
@@ -148,6 +157,8 @@ def load_checkpoint(trainee: Trainee, folder: Path) -> None:
 def _essentials(recipe: dict[str, Any]) -> dict[str, Any]:
     """The parts of a recipe that decide the weights."""
     kept = {key: value for key, value in recipe.items() if key not in FREE}
+    if not any(kept.get("guides", {}).values()):
+        kept.pop("guides", None)  # none: as in runs of the time when recipes had no such section
     if "data" in kept:
         kept["data"] = {key: value for key, value in kept["data"].items() if key not in PLACES}
     return kept

@@ -1,16 +1,18 @@
 """One picture of a training run: its losses, its validation, and the health of its codebooks.
 
-    python -m speechtok.train.plot RUN [-o curves.png]
+    python -m speechtok.train.plot RUN [-o curves.png] [--csv curves.csv]
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 from pathlib import Path
 from typing import Any
 
 from speechtok.errors import ConfigError, run_module
-from speechtok.files import atomic_path
+from speechtok.files import atomic_path, write_text_atomic
 from speechtok.train.log import read_log
 
 ADVERSARIAL = ("adversarial/", "discriminator/", "feature/")
@@ -42,8 +44,10 @@ def draw(run: Path, picture: Path | None = None) -> Path:
     plain = [name for name in names if not name.startswith((*ADVERSARIAL, *OTHER))]
     _curves(next(axes), "losses in training", training, plain, log=True)
     _curves(next(axes), "adversarial losses in training", training, judged)
-    distances = sorted({name for row in validation for name in row if name.startswith("mel/")})
-    _curves(next(axes), "mel distance in validation, by levels", validation, distances)
+    figures = {name for row in validation for name in row if isinstance(row[name], float)}
+    distances = sorted(name for name in figures if name.startswith("mel/"))
+    title = "mel distance in validation, by levels" if distances else "validation"
+    _curves(next(axes), title, validation, distances or sorted(figures))
     for name, title in CODES.items():
         _levels(next(axes), title, validation, name)
     for axis in figure.axes:
@@ -55,6 +59,31 @@ def draw(run: Path, picture: Path | None = None) -> Path:
     with atomic_path(picture) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
     return picture
+
+
+def write_table(run: Path, table: Path) -> Path:
+    """The rows of ``run/log.jsonl`` as CSV, one column for each figure and each level of a figure; returns its path.
+
+    Raises:
+        ConfigError: there is no log.
+        OutputError: the table cannot be written.
+    """
+    rows = [_flat(row) for row in read_log(run / "log.jsonl") if row["kind"] != "alarm"]
+    names = ["kind", "step", *sorted({name for row in rows for name in row} - {"kind", "step"})]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text_atomic(table, text.getvalue())
+    return table
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Lists become one figure per level, and numbers keep five digits."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        flat |= {f"{name}/{i}": item for i, item in enumerate(value)} if isinstance(value, list) else {name: value}
+    return {name: f"{value:.5g}" if isinstance(value, float) else value for name, value in flat.items()}
 
 
 def _curves(axis: Any, title: str, rows: list[dict[str, Any]], names: list[str], log: bool = False) -> None:
@@ -86,8 +115,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a training run")
     parser.add_argument("-o", "--output", type=Path, help="the picture (default: curves.png in the run's folder)")
+    parser.add_argument("--csv", type=Path, help="a table of the same figures")
     options = parser.parse_args(arguments)
     print(draw(options.run, options.output))
+    if options.csv:
+        print(write_table(options.run, options.csv))
     return 0
 
 

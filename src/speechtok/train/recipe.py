@@ -7,6 +7,7 @@ from typing import Literal
 
 from speechtok.config import require_whole
 from speechtok.errors import ConfigError
+from speechtok.guidance.build import GuidesConfig
 from speechtok.nn.codec import CodecConfig
 from speechtok.nn.discriminators import JudgesConfig
 from speechtok.train.loop import RunRecipe
@@ -53,8 +54,9 @@ class LossWeights:
     feature: float = 2.0
     """Feature matching, see ``adversary.features``."""
     guides: dict[str, float] = field(default_factory=dict)
-    """Weights of the losses that teachers add, by the names these give them. A name that no teacher returns is an
-    error; a loss that is returned and not named here is logged and counts nothing."""
+    """Weights of the losses of guides that are handed over in Python, by the names these give them. A name that no
+    guide returns is an error; a loss that is returned and not named here is logged and counts nothing. The recipe's
+    own ``guides`` have their weights in their sections."""
 
 
 @dataclass
@@ -112,6 +114,8 @@ class CodecRecipe(RunRecipe):
     """A codec training run."""
 
     name: str = "codec"
+    start: str | None = None
+    """Folder of a codec of the same sizes whose weights this run begins with."""
     quantize_from: int = 0
     """First step with codebooks; before it the autoencoder is continuous. A few hundred steps let the latents
     settle, so that k-means places the codes where they stay useful."""
@@ -124,6 +128,7 @@ class CodecRecipe(RunRecipe):
     optimisation: GanOptimisation = field(default_factory=GanOptimisation)
     adversary: Adversary = field(default_factory=Adversary)
     alarm: Alarm = field(default_factory=Alarm)
+    guides: GuidesConfig = field(default_factory=GuidesConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -138,6 +143,11 @@ class CodecRecipe(RunRecipe):
             raise ConfigError("adversary names no discriminator; name one or set weights.adversarial=0")
         if self.weights.magnitude and self.codec.backbone != "frame":
             raise ConfigError("weights.magnitude needs the frame backbone; set weights.magnitude=0")
+        twice = sorted(set(self.weights.guides) & set(self.guides.weights))
+        if twice:
+            raise ConfigError(
+                f"weights.guides names {twice[0]}, whose weight stands in its section of guides; keep one"
+            )
         if self.samples < max(self.mel.windows):
             raise ConfigError(f"data.seconds={self.data.seconds} is shorter than the longest mel window")
 

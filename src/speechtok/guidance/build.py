@@ -1,0 +1,149 @@
+"""Guides as a recipe writes them: which teachers, which losses, what weights; checked, then built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from speechtok.errors import ConfigError
+from speechtok.guidance.acoustic import AcousticConfig
+from speechtok.guidance.clusters import load_centres, load_units_config
+from speechtok.guidance.frames import CodecGrid
+from speechtok.guidance.guides import AcousticGuide, HeardCrops, Places, SemanticGuide, Source, StoredFeatures
+from speechtok.guidance.losses import SemanticConfig
+from speechtok.guidance.naming import describe
+from speechtok.guidance.store import FeatureStore
+from speechtok.guidance.teachers import load_semantic_teacher, load_speaker_teacher
+from speechtok.nn.codec import CodecConfig
+
+Lengths = Callable[[int], Sequence[int]]
+"""``rate -> samples`` of every training utterance at that rate, in the order of ``Places``."""
+
+
+@dataclass
+class SemanticSection(SemanticConfig):
+    """Guidance of level one, as a recipe writes it."""
+
+    teacher: str | None = "facebook/hubert-base-ls960"
+    """Folder or Hub id. With ``features`` it is only compared with the one that made them; null skips that."""
+    layer: int | Literal["average", "logits"] = "average"
+    """Number of a layer (0: the input of the first), the average of all, or the answers of a teacher with a head."""
+    features: str | None = None
+    """Feature store of the training speech (``speechtok features``); null: the teacher hears every crop."""
+    centres: str | None = None
+    """Folder of ``speechtok train units``, for the loss ``units`` and no other."""
+    weight: float = 1.0
+    """Weight of ``semantic/<loss>`` in the generator's sum."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.teacher is None and self.features is None:
+            raise ConfigError("guides.semantic names neither a teacher nor features; name one, or set it to null")
+        if (self.loss == "units") != (self.centres is not None):
+            raise ConfigError(
+                "guides.semantic.centres belongs to loss=units and to no other; name the folder of 'speechtok train"
+                " units' there, or take it out"
+            )
+
+
+@dataclass
+class AcousticSection(AcousticConfig):
+    """Guidance of the residual levels, as a recipe writes it."""
+
+    teacher: str = "speechbrain/spkrec-ecapa-voxceleb"
+    """File, folder or Hub id of an ECAPA-TDNN."""
+    kl: float = 0.5
+    """Weight of ``acoustic/kl`` in the generator's sum."""
+    cosine: float = 0.0
+    """Weight of ``acoustic/cosine`` (1 - cosine)."""
+
+
+@dataclass
+class GuidesConfig:
+    """The teachers of a codec; null switches one off."""
+
+    semantic: SemanticSection | None = None
+    acoustic: AcousticSection | None = None
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of the losses that these guides return, by name."""
+        weights = {}
+        if self.semantic:
+            weights[f"semantic/{self.semantic.loss}"] = self.semantic.weight
+        if self.acoustic:
+            weights |= {"acoustic/kl": self.acoustic.kl, "acoustic/cosine": self.acoustic.cosine}
+        return weights
+
+
+def build_guides(config: GuidesConfig, codec: CodecConfig, places: Places, lengths: Lengths) -> list[nn.Module]:
+    """The guides that are switched on, in the order of the config.
+
+    Args:
+        codec: what they teach.
+        places: where the crops of a step are cut; asked by stored features only.
+        lengths: by which stored features are held to the training speech.
+
+    Raises:
+        CheckpointError: a teacher, feature store or folder of centres that cannot be loaded.
+        ConfigError: parts that do not fit each other, such as the teacher's width and ``codec.semantic_dimension``.
+    """
+    grid = CodecGrid(codec.sample_rate, codec.hop)
+    guides: list[nn.Module] = []
+    if config.semantic:
+        guides.append(_semantic(config.semantic, codec, grid, places, lengths))
+    if config.acoustic:
+        teacher = load_speaker_teacher(config.acoustic.teacher)
+        guides.append(AcousticGuide(config.acoustic, teacher, codec.dimension, grid))
+    return guides
+
+
+def _semantic(
+    config: SemanticSection, codec: CodecConfig, grid: CodecGrid, places: Places, lengths: Lengths
+) -> SemanticGuide:
+    source, width, teacher = _source(config, grid, places, lengths)
+    centres = _centres(config.centres, width, teacher) if config.centres else None
+    wanted, what = (
+        (width, f"features of {teacher}") if centres is None else (len(centres), f"units of {config.centres}")
+    )
+    if codec.semantic_dimension != wanted:
+        raise ConfigError(
+            f"codec.semantic_dimension is {codec.semantic_dimension}, and there are {wanted} {what};"
+            f" set codec.semantic_dimension={wanted}"
+        )
+    return SemanticGuide(config, source, centres)
+
+
+def _source(config: SemanticSection, grid: CodecGrid, places: Places, lengths: Lengths) -> tuple[Source, int, str]:
+    """Where targets come from, their width, and the teacher's description."""
+    named = None if config.teacher is None else describe(config.teacher, config.layer)
+    if config.features is None:
+        teacher = load_semantic_teacher(config.teacher, config.layer)
+        if teacher.law.rate != grid.rate:
+            raise ConfigError(
+                f"{config.teacher}: hears {teacher.law.rate} Hz and the codec {grid.rate} Hz;"
+                " extract its features with 'speechtok features' and name them in guides.semantic.features"
+            )
+        return HeardCrops(teacher, grid), teacher.dimension, named
+    store = FeatureStore(config.features)
+    if named not in (None, store.teacher):
+        raise ConfigError(
+            f"{config.features}: holds features of {store.teacher!r}, the recipe asks for {named!r};"
+            " correct guides.semantic.teacher and layer, or set the teacher to null"
+        )
+    store.check(lengths(store.law.rate), store.law.rate)
+    return StoredFeatures(store, places, grid), store.dimension, store.teacher
+
+
+def _centres(folder: str, width: int, teacher: str) -> Tensor:
+    """Centres ``[K, D]`` that belong to these features."""
+    centres, theirs = load_centres(folder), load_units_config(folder).described
+    if centres.shape[1] != width or theirs != teacher:
+        raise ConfigError(
+            f"{folder}: are centres of {theirs!r} ({centres.shape[1]} wide), the guide hears {teacher!r} ({width});"
+            " name those that 'speechtok train units' makes from the same features"
+        )
+    return centres

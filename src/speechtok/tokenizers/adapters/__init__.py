@@ -1,0 +1,1 @@
+"""Codecs of ``transformers`` behind the tokenizer contract: one thin file per kind, what they share in ``base``."""

@@ -1,0 +1,173 @@
+"""Speech to text: the first half of scheme D. PocketSphinx works offline; ``transformers`` brings all others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from speechtok.errors import CheckpointError, ConfigError
+from speechtok.guidance.phones import pcm16
+from speechtok.tokenizers.codec import torch_device
+from speechtok.tokenizers.fingerprint import fingerprint_of
+
+STEP = 0.01
+"""Seconds of one frame of PocketSphinx."""
+QUIET = 0.2
+"""Seconds of the stretch whose loudness decides where long audio is cut."""
+
+
+class Transcript(NamedTuple):
+    """What was said: words separated by single spaces, and their first and past-the-last samples, ``[W, 2]``."""
+
+    text: str
+    times: np.ndarray | None
+
+
+class Recogniser(Protocol):
+    """Anything that hears words."""
+
+    sample_rate: int
+
+    @property
+    def facts(self) -> Any:
+        """What decides the words, as JSON values, for the fingerprint."""
+
+    def section(self) -> dict[str, Any]:
+        """The part of ``config.json`` from which it is made again."""
+
+    def transcribe(self, samples: np.ndarray) -> Transcript:
+        """``samples[T]`` at ``sample_rate``; an empty text where there are no words."""
+
+
+class PocketSphinx:
+    """The English model that comes with PocketSphinx: no download, word times, many more errors than neural ones."""
+
+    sample_rate = 16000
+
+    def __init__(self, **search: Any) -> None:
+        """
+        Args:
+            search: settings of its decoder, such as ``fwdflat=False``.
+
+        Raises:
+            ConfigError: PocketSphinx is not installed.
+        """
+        try:
+            import pocketsphinx
+        except ImportError as error:
+            raise ConfigError("this recogniser needs pocketsphinx; pip install 'speechtok[text]'") from error
+        # live normalisation would carry the level of one utterance into the next
+        self._decoder: Any = pocketsphinx.Decoder(samprate=self.sample_rate, cmn="batch", loglevel="FATAL", **search)
+        self._search = [search] if search else []
+
+    @property
+    def facts(self) -> Any:
+        return ["pocketsphinx", version("pocketsphinx"), *self._search]
+
+    def section(self) -> dict[str, Any]:
+        return {"kind": "pocketsphinx"}
+
+    def transcribe(self, samples: np.ndarray) -> Transcript:
+        self._decoder.reinit_feat()  # or the front end carries something of the last utterance into this one
+        self._decoder.start_utt()
+        self._decoder.process_raw(pcm16(samples), full_utt=True)
+        self._decoder.end_utt()
+        # pronunciations are numbered, as in "read(2)"; silence and noises stand in brackets
+        found = [
+            (part.word.partition("(")[0], part.start_frame, part.end_frame + 1) for part in self._decoder.seg() or ()
+        ]
+        words = [(word, start, end) for word, start, end in found if word and word[0] not in "<["]
+        times = np.array([span[1:] for span in words], np.int64).reshape(-1, 2) * round(STEP * self.sample_rate)
+        return Transcript(" ".join(word for word, *_ in words), times.clip(max=len(samples)))
+
+
+class TransformersRecogniser:
+    """A CTC or sequence-to-sequence recogniser of ``transformers``; a CTC one gives word times."""
+
+    def __init__(self, network: Any, processor: Any, reference: str, device: str = "cpu"):
+        """
+        Args:
+            network: ``AutoModelForCTC`` or ``AutoModelForSpeechSeq2Seq``.
+            processor: its feature extractor and tokenizer.
+            reference: folder or Hub id that both were loaded from.
+            device: anything torch understands.
+        """
+        self.network = network.float().eval().requires_grad_(False).to(torch_device(device))
+        self.processor, self.reference = processor, reference
+        self.sample_rate = processor.feature_extractor.sampling_rate
+        self.generates = network.can_generate()
+
+    @classmethod
+    def load(cls, name: str, reference: str | None = None, device: str = "cpu") -> TransformersRecogniser:
+        """From a folder or a Hub id.
+
+        Raises:
+            CheckpointError: ``transformers`` is not installed, or it is no recogniser that it can load.
+        """
+        try:
+            import transformers
+
+            config = transformers.AutoConfig.from_pretrained(name)
+            kind = "CTC" if any(one.endswith("CTC") for one in config.architectures or ()) else "SpeechSeq2Seq"
+            network = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(name, weights_only=True)
+            processor = transformers.AutoProcessor.from_pretrained(name)
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+            raise CheckpointError(f"{name}: transformers cannot load this recogniser ({error})") from error
+        return cls(network, processor, reference or name, device)
+
+    @property
+    def facts(self) -> Any:
+        return ["transformers", self.sample_rate, fingerprint_of([], self.network.state_dict())]
+
+    def section(self) -> dict[str, Any]:
+        return {"kind": "transformers", "model": self.reference}
+
+    @torch.inference_mode()
+    def transcribe(self, samples: np.ndarray) -> Transcript:
+        heard = self.processor.feature_extractor(samples, sampling_rate=self.sample_rate, return_tensors="pt")
+        heard = heard.to(self.network.device)
+        if self.generates:
+            ids = self.network.generate(**heard)[0]
+            return Transcript(" ".join(self.processor.tokenizer.decode(ids, skip_special_tokens=True).split()), None)
+        ids = self.network(**heard).logits[0].argmax(-1)
+        said = self.processor.tokenizer.decode(ids, output_word_offsets=True)
+        step = self.network.config.inputs_to_logits_ratio
+        spans = [(part["start_offset"] * step, part["end_offset"] * step) for part in said.word_offsets]
+        times = np.array(spans, np.int64).reshape(-1, 2).clip(max=len(samples))
+        return Transcript(" ".join(part["word"] for part in said.word_offsets), times)
+
+
+def load_recogniser(section: dict[str, Any], device: str = "cpu") -> Recogniser:
+    """The recogniser that ``section`` of ``config.json`` describes, whose ``model`` is a folder or Hub id.
+
+    Raises:
+        CheckpointError: it describes none, or it cannot be loaded.
+        ConfigError: a package is missing.
+    """
+    if section.get("kind") == "pocketsphinx":
+        torch_device(device)
+        return PocketSphinx()
+    if section.get("kind") == "transformers" and isinstance(section.get("model"), str):
+        return TransformersRecogniser.load(section["model"], device=device)
+    raise CheckpointError(f"recogniser {section!r}: kind must be pocketsphinx, or transformers with a model")
+
+
+def pieces(samples: np.ndarray, rate: int, longest: float) -> Iterator[slice]:
+    """Stretches of at most ``longest`` seconds that cover ``samples[T]``, each cut where its second half is quietest.
+
+    Recognisers keep all of an utterance in memory, and Whisper hears no more than 30 s; a cut in a pause costs no word.
+    """
+    longest_piece, stretch = max(2, round(longest * rate)), max(1, round(QUIET * rate))
+    start = 0
+    while len(samples) - start > longest_piece:
+        low = start + longest_piece // 2
+        power = np.cumsum(np.square(samples[low : start + longest_piece], dtype=np.float64))
+        width = min(stretch, len(power) - 1)
+        cut = low + int(np.argmin(power[width:] - power[:-width])) + width // 2 + 1 if width else low
+        yield slice(start, cut)
+        start = cut
+    yield slice(start, len(samples))
