@@ -17,6 +17,7 @@ SEANET = {"n_filters": 4, "strides": (5, 4, 2)}
 SECTIONS = {
     "frame": {"frame": FrameConfig(**FRAME)},
     "frame-causal": {"frame": FrameConfig(**FRAME, causal=True, consistency_iterations=0)},
+    "frame-own": {"frame": FrameConfig(**FRAME, own_space=6)},
     "seanet": {"seanet": SEANetConfig(**SEANET, sequence="none")},
     "seanet-causal": {"seanet": SEANetConfig(**SEANET, sequence="none", causal=True)},
     "seanet-transformer": {

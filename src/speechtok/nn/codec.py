@@ -97,6 +97,10 @@ class Codec(nn.Module):
         """``wave[B, T] -> codes[B, Q, N]``; ``lengths[B]`` in samples for a padded batch."""
         return self.quantizer.encode(self.encoder(wave, lengths), levels)
 
+    def latent(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """What the decoder would get were nothing quantized, ``wave[B, T] -> [B, N, D]``."""
+        return self.encoder(wave, lengths)[..., self.config.own_space :]
+
     def decode(self, codes: Tensor, first_level: int = 0, lengths: Tensor | None = None) -> Tensor:
         """``codes[B, Q, N] -> wave[B, N * hop]``; row 0 is ``first_level``, ``lengths[B]`` counts frames."""
         return self.decoder(self.quantizer.decode(codes, first_level), lengths)

@@ -163,7 +163,7 @@ class CodecFeatures(Features):
 
     def rows(self, wave: Tensor) -> Tensor:
         codec = self.tokenizer.codec
-        return codec.encoder(wave.to(next(codec.buffers()).device)[None])[0]
+        return codec.latent(wave.to(next(codec.buffers()).device)[None])[0]
 
     def sound(self, rows: np.ndarray) -> np.ndarray:
         return self.tokenizer.decode_latents(rows)
