@@ -20,7 +20,7 @@ from typing import Any
 
 import speechtok
 from speechtok.bench.comparison import Measured, compare, gather, item_rows, read_phones
-from speechtok.bench.facts import ORIGINAL, Evaluation, Facts, choose_items, measure_models
+from speechtok.bench.facts import ORIGINAL, Evaluation, Facts, choose_items, choose_phone_items, measure_models
 from speechtok.bench.reconstruction import versions
 from speechtok.bench.scoring import child_environment
 from speechtok.bench.tables import draw, markdown
@@ -86,11 +86,12 @@ def run_study(study: Study, folder: Path, only: Sequence[str] = ()) -> list[dict
         raise ConfigError(f"there is no variant {', '.join(unknown)}; the study has {', '.join(names) or 'none'}")
     chosen = [name for name in names if name in (only or names)]
     items, segments, cache = choose_items(study.evaluation), read_phones(study.evaluation), folder / "cache"
+    phone_items = choose_phone_items(study.evaluation)
     failed = [name for name in chosen if name in study.variants and not train_variant(study, name, folder)]
     ready = {name: place for name in names if (place := _model(study, name, folder)) is not None}
     measured_now = [ready[name] for name in chosen if name in ready]
     measure_models([None, *measured_now], study.evaluation, cache)
-    complete = _complete(study, ready, items, segments, cache)
+    complete = _complete(study, ready, items, phone_items, segments, cache)
     rows = compare(complete, study.reference)
     _write(study, folder, rows, [row for one in complete for row in item_rows(one, items)], len(items))
     if failed:
@@ -142,13 +143,15 @@ def _model(study: Study, name: str, folder: Path) -> str | None:
     return str(folder / "variants" / name / "model") if trained(study, name, folder) else None
 
 
-def _complete(study: Study, ready: dict[str, str], items: Any, segments: Any, cache: Path) -> list[Measured]:
+def _complete(
+    study: Study, ready: dict[str, str], items: Any, phone_items: Any, segments: Any, cache: Path
+) -> list[Measured]:
     """Everything that has been measured on all the items, the recordings first."""
     found = []
     for name, place in [(ORIGINAL, None), *ready.items()]:
         tokenizer = speechtok.load(place) if place else None
         facts = Facts(cache, tokenizer.fingerprint if tokenizer else ORIGINAL)
-        found.append(gather(name, tokenizer, items, facts, study.evaluation, segments))
+        found.append(gather(name, tokenizer, items, phone_items, facts, study.evaluation, segments))
     return [one for one in found if one is not None]
 
 

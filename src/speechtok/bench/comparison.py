@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from speechtok.bench.facts import (
+    CODES,
     ORIGINAL,
     Evaluation,
     Fact,
@@ -56,6 +57,7 @@ def gather(
     name: str,
     tokenizer: Tokenizer | None,
     items: Sequence[Item],
+    phone_items: Sequence[Item],
     facts: Facts,
     evaluation: Evaluation,
     segments: dict[str, list[Segment]],
@@ -65,6 +67,8 @@ def gather(
     wanted = wanted_facts(evaluation, levels)
     if any(facts.missing(item, wanted) for item in items):
         return None
+    if tokenizer and any(facts.missing(item, [CODES]) for item in phone_items):
+        return None
     scores: dict[Place, list[Score]] = {}
     for what in wanted:
         kind, count = kind_and_levels(what)
@@ -72,9 +76,9 @@ def gather(
         if kind == "heard":
             rated = [_rated(item, fact, evaluation) for item, fact in zip(items, found, strict=True)]
             scores["wer", count], scores["cer", count] = map(list, zip(*rated, strict=True))
-        elif kind != "codes":
+        else:
             scores[kind, count] = [Score(kind, fact.value, fact.failure) for fact in found]
-    phones, unaligned = _phones(tokenizer, items, facts, segments) if tokenizer and segments else ({}, Counter())
+    phones, unaligned = _phones(tokenizer, phone_items if tokenizer else (), facts, segments)
     fingerprint = tokenizer.fingerprint if tokenizer else ORIGINAL
     return Measured(name, fingerprint, levels, scores, phones, unaligned)
 
@@ -143,11 +147,11 @@ def _phone_differences(measured: Measured, base: Measured | None) -> dict[str, E
 
 
 def _phones(
-    tokenizer: Tokenizer, items: Sequence[Item], facts: Facts, segments: dict[str, list[Segment]]
+    tokenizer: Tokenizer | None, items: Sequence[Item], facts: Facts, segments: dict[str, list[Segment]]
 ) -> tuple[dict[str, tuple[list[str], np.ndarray]], Counter[str]]:
     phones, unaligned = {}, Counter[str]()
     for item in items:
-        fact = facts[item, "codes@1"]
+        fact = facts[item, CODES]
         if fact.failure is not None:
             unaligned[fact.failure] += 1
         elif item.name not in segments:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -39,6 +40,8 @@ from speechtok.train.log import read_log
 QUALITY = ("pesq_wb", "stoi", "mel_distance")
 ORIGINAL = "original"
 """Fingerprint of the recordings themselves."""
+CODES = "codes@1"
+"""The fact that holds the codes of level one."""
 UNREADABLE = "the file cannot be read"
 
 
@@ -55,6 +58,9 @@ class Evaluation:
     """Longer recordings are left out, in seconds."""
     phones: str | None = None
     """``phones.tsv`` of ``speechtok align``; null measures no phones."""
+    phone_utterances: int = 0
+    """How many utterances of any length have their codes held against phones, spread likewise; 0 takes the split. These
+    are only encoded, and PNMI comes out too high where there are few frames per code."""
     judge: str | None = POCKETSPHINX
     """A recogniser, see ``load_judge``; null measures no error rates."""
     normaliser: str = "plain"
@@ -64,6 +70,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         require_whole(self, 1, "utterances", "processes", section="evaluation.")
+        require_whole(self, 0, "phone_utterances", section="evaluation.")
         if self.normaliser not in NORMALISERS:
             raise ConfigError(f"evaluation.normaliser is {self.normaliser!r}; there are {', '.join(NORMALISERS)}")
 
@@ -145,15 +152,28 @@ def choose_items(evaluation: Evaluation) -> list[Item]:
     Raises:
         ConfigError: the manifest cannot be read, or all its recordings are too long.
     """
+    return _spread(evaluation, evaluation.longest, evaluation.utterances)
+
+
+def choose_phone_items(evaluation: Evaluation) -> list[Item]:
+    """The utterances whose codes are held against phones, chosen likewise; none where there are no phones.
+
+    Raises:
+        ConfigError: the manifest cannot be read.
+    """
+    return _spread(evaluation, math.inf, evaluation.phone_utterances or None) if evaluation.phones else []
+
+
+def _spread(evaluation: Evaluation, longest: float, count: int | None) -> list[Item]:
     folder = Path(evaluation.data).parent
     speakers: dict[str, list[Utterance]] = {}
     for utterance in read_manifest(evaluation.data, evaluation.split):
-        if _seconds(utterance.path) <= evaluation.longest:
+        if longest == math.inf or _seconds(utterance.path) <= longest:
             speakers.setdefault(utterance.speaker, []).append(utterance)
     if not speakers:
-        raise ConfigError(f"{evaluation.data}: nothing in {evaluation.split} is within {evaluation.longest} s")
+        raise ConfigError(f"{evaluation.data}: nothing in {evaluation.split} is within {longest} s")
     turns = chain.from_iterable(zip_longest(*([name] * len(found) for name, found in speakers.items())))
-    order = [name for name in turns if name is not None][: evaluation.utterances]
+    order = [name for name in turns if name is not None][:count]
     chosen = []
     for name, found in speakers.items():
         places = np.linspace(0, len(found) - 1, order.count(name)).round().astype(int)
@@ -167,7 +187,7 @@ def wanted_facts(evaluation: Evaluation, levels: Sequence[int]) -> list[str]:
     if not levels:
         return [f"{what}@0" for what in judged]
     voiced = [f"voice_cosine:{evaluation.voice}"] if evaluation.voice else []
-    return [f"{what}@{count}" for count in levels for what in (*QUALITY, *voiced, *judged)] + ["codes@1"]
+    return [f"{what}@{count}" for count in levels for what in (*QUALITY, *voiced, *judged)]
 
 
 def kind_and_levels(what: str) -> tuple[str, int]:
@@ -181,11 +201,14 @@ def first_and_all(tokenizer: Tokenizer) -> tuple[int, ...]:
     return level_choices((1,), tokenizer)
 
 
-def measure(tokenizer: Tokenizer | None, items: Sequence[Item], facts: Facts, tools: Tools) -> int:
+def measure(
+    tokenizer: Tokenizer | None, items: Sequence[Item], phone_items: Sequence[Item], facts: Facts, tools: Tools
+) -> int:
     """Measure what is not known yet of a tokenizer, or of the recordings (None); returns how many items that were."""
     wanted = wanted_facts(tools.evaluation, first_and_all(tokenizer) if tokenizer else ())
     label = tokenizer.name if tokenizer else ORIGINAL
-    waiting = [(item, missing) for item in items if (missing := facts.missing(item, wanted))]
+    jobs = [(item, wanted) for item in items] + [(item, [CODES]) for item in phone_items if tokenizer]
+    waiting = [(item, missing) for item, names in jobs if (missing := facts.missing(item, names))]
     for item, missing in tqdm(waiting, desc=label, unit="file", disable=None):
         facts.add(item, _measured(tokenizer, item, missing, tools))
     return len(waiting)
@@ -199,14 +222,15 @@ def _measured(tokenizer: Tokenizer | None, item: Item, missing: Sequence[str], t
     if tokenizer is None:
         return {what: _fact(what, original, original, tools) for what in missing}
     try:
-        result = reconstruct(tokenizer, original, {kind_and_levels(what)[1] for what in missing})
+        result = reconstruct(tokenizer, original, {kind_and_levels(what)[1] for what in missing if what != CODES})
     except SpeechtokError as error:
         return {what: Fact(None, f"{tokenizer.name} cannot reconstruct it: {error}") for what in missing}
     found = {}
     for what in missing:
-        kind, count = kind_and_levels(what)
-        codes = result.tokens.codes[0].tolist() if kind == "codes" else None
-        found[what] = Fact(codes) if codes else _fact(what, result.original, result.decoded[count], tools)
+        if what == CODES:
+            found[what] = Fact(result.tokens.codes[0].tolist())
+        else:
+            found[what] = _fact(what, result.original, result.decoded[kind_and_levels(what)[1]], tools)
     return found
 
 
@@ -273,11 +297,12 @@ def measure_models(models: Sequence[str | Path | None], evaluation: Evaluation, 
 def run_share(job: dict[str, Any], share: int, shares: int) -> None:
     """Every ``shares``-th utterance of a job, from number ``share`` on."""
     evaluation = from_mapping(Evaluation, job["evaluation"], "the job")
-    items, tools, cache = choose_items(evaluation)[share::shares], Tools(evaluation), Path(job["cache"])
+    items, phone_items = (choose(evaluation)[share::shares] for choose in (choose_items, choose_phone_items))
+    tools, cache = Tools(evaluation), Path(job["cache"])
     for model in job["models"]:
         tokenizer = speechtok.load(model) if model else None
         fingerprint = tokenizer.fingerprint if tokenizer else ORIGINAL
-        measure(tokenizer, items, Facts(cache, fingerprint, share), tools)
+        measure(tokenizer, items, phone_items, Facts(cache, fingerprint, share), tools)
 
 
 def main() -> int:
