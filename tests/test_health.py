@@ -18,7 +18,7 @@ from test_train import make_recipe
 
 def test_health_by_hand():
     codes = torch.tensor([[0, 0, 1, 1], [2, 2, 2, 2], [0, 1, 1, 1]])
-    health = codebook_health(codes, 4)
+    health = codebook_health(codes, (4, 4, 4))
     assert health["codes/used"] == [0.5, 0.25, 0.5]
     assert health["codes/dead"] == [2, 3, 2]
     uneven = math.exp(-(0.25 * math.log(0.25) + 0.75 * math.log(0.75)))
@@ -26,7 +26,7 @@ def test_health_by_hand():
 
 
 def test_alarm_needs_its_number_of_validations_in_a_row():
-    watch = Watch(2, 10, Alarm(perplexity=0.3, validations=2))
+    watch = Watch((10, 10), Alarm(perplexity=0.3, validations=2))
 
     def validate(*perplexities: float) -> list[str]:
         return watch.validation({"codes/perplexity": list(perplexities)})[1]
@@ -38,10 +38,10 @@ def test_alarm_needs_its_number_of_validations_in_a_row():
 
 
 def test_revived_codes_are_counted_between_validations():
-    watch = Watch(2, 10, Alarm())
+    watch = Watch((10, 10), Alarm())
     for revived in ([1, 2], [], [0, 3]):
         watch.step(revived)
-    again = Watch(2, 10, Alarm())
+    again = Watch((10, 10), Alarm())
     again.load_state_dict(watch.state_dict())
     assert again.validation({"codes/perplexity": [9, 9]})[0]["codes/revived"] == [1, 5]
     assert again.validation({"codes/perplexity": [9, 9]})[0]["codes/revived"] == [0, 0]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from speechtok.errors import ConfigError
 from speechtok.guidance.frames import CodecGrid, pool
 from speechtok.nn.ecapa import SpeakerFeatures
-from speechtok.nn.quantizers import ResidualVQ
+from speechtok.nn.quantizers import Quantizer
 
 CHOICES = {
     "guided": ("residual_sum", "all_sum", "each_residual"),
@@ -95,7 +95,7 @@ class AlignLayer(nn.Module):
         self.project = nn.Linear(width, outputs)
 
     def forward(
-        self, carrier: Tensor, quantizer: ResidualVQ, codes: Tensor, heard: SpeakerFeatures, mask: Tensor | None = None
+        self, carrier: Tensor, quantizer: Quantizer, codes: Tensor, heard: SpeakerFeatures, mask: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Losses ``acoustic/kl`` and ``acoustic/cosine`` (1 - cosine), unweighted, to be weighed by the trainer.
 
@@ -148,7 +148,7 @@ class AlignLayer(nn.Module):
         return pool(heard.frames, self.teacher_frame_rate, self.grid.frame_rate, frames)
 
 
-def guided_latents(guided: str, carrier: Tensor, quantizer: ResidualVQ, codes: Tensor) -> list[Tensor]:
+def guided_latents(guided: str, carrier: Tensor, quantizer: Quantizer, codes: Tensor) -> list[Tensor]:
     """What is guided, each ``[B, N, D]``: values are code vectors, gradients reach ``carrier`` unchanged.
 
     The straight-through estimate is taken once around each of them. The difference of two estimates, such as that of

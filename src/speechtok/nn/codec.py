@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from speechtok.config import from_mapping, require_whole
 from speechtok.errors import ConfigError
 from speechtok.nn.frame import FrameConfig, FrameDecoder, FrameEncoder
-from speechtok.nn.quantizers import QuantizerConfig, ResidualVQ
+from speechtok.nn.quantizers import QuantizerConfig, build_quantizer
 from speechtok.nn.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
 
 BACKBONES = {"seanet": (SEANetEncoder, SEANetDecoder), "frame": (FrameEncoder, FrameDecoder)}
@@ -34,6 +35,7 @@ class CodecConfig:
     codebook_size: int = 1024
     n_q: int = 8
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    """Its kind may demand some ``codebook_size`` or ``n_q``; the message says which."""
     seanet: SEANetConfig = field(default_factory=SEANetConfig)
     frame: FrameConfig = field(default_factory=FrameConfig)
 
@@ -42,6 +44,7 @@ class CodecConfig:
             raise ConfigError(f"backbone is {self.backbone!r}; it must be one of {', '.join(BACKBONES)}")
         sizes = ("sample_rate", "dimension", "semantic_dimension", "codebook_size", "n_q")
         require_whole(self, 1, *sizes, section="codec.")
+        self.quantizer.require_fit(self.dimension, self.codebook_sizes, self.own_space)
 
     @property
     def section(self) -> SEANetConfig | FrameConfig:
@@ -57,6 +60,11 @@ class CodecConfig:
     def causal(self) -> bool:
         """True where no output depends on later input."""
         return self.section.causal
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """Codes of each level."""
+        return self.quantizer.codebook_sizes(self.codebook_size, self.n_q)
 
     @property
     def own_space(self) -> int:
@@ -86,8 +94,8 @@ class Codec(nn.Module):
         self.config = config
         encoder, decoder = BACKBONES[config.backbone]
         self.encoder = encoder(config.section, config.dimension)
-        sizes = (config.dimension, config.codebook_size, config.n_q)
-        self.quantizer = ResidualVQ(*sizes, config.quantizer, config.own_space)
+        sizes = (config.dimension, config.codebook_sizes)
+        self.quantizer = build_quantizer(*sizes, config.quantizer, config.own_space)
         self.decoder = decoder(config.section, config.dimension)
         taught = config.own_space or config.dimension
         same = taught == config.semantic_dimension
@@ -95,7 +103,11 @@ class Codec(nn.Module):
 
     def encode(self, wave: Tensor, levels: int | None = None, lengths: Tensor | None = None) -> Tensor:
         """``wave[B, T] -> codes[B, Q, N]``; ``lengths[B]`` in samples for a padded batch."""
-        return self.quantizer.encode(self.encoder(wave, lengths), levels)
+        latent, mask = self.encoder(wave, lengths), None
+        if lengths is not None:
+            counts = -(-lengths // self.config.hop)
+            mask = torch.arange(latent.shape[1], device=latent.device) < counts[:, None]
+        return self.quantizer.encode(latent, levels, mask)
 
     def latent(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """What the decoder would get were nothing quantized, ``wave[B, T] -> [B, N, D]``."""
@@ -119,5 +131,6 @@ class Codec(nn.Module):
 
     def parameters_count(self) -> int:
         """Trained numbers and codebooks, the size that ships."""
-        codebooks = sum(layer.embed.numel() for layer in self.quantizer.layers)
+        buffers = self.quantizer.named_buffers()
+        codebooks = sum(buffer.numel() for name, buffer in buffers if name.endswith(".embed"))
         return sum(p.numel() for p in self.parameters()) + codebooks

@@ -24,7 +24,7 @@ from speechtok.tokenizers.official import is_official, official_config, official
 
 FORMAT, VERSION = "speechtok.codec", 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-STATISTICS = ("inited", "cluster_size", "embed_avg")
+STATISTICS = ("inited", "cluster_size", "embed_avg", "temperature")
 """Buffers of a codebook that only training needs. A release goes without; `_install` starts them anew."""
 
 
@@ -94,7 +94,7 @@ def _state(model: Codec, for_training: bool) -> dict[str, Tensor]:
     if for_training:
         return model.state_dict()
     state = fold_weight_norm(copy.deepcopy(model)).state_dict()
-    return {key: value for key, value in state.items() if key.rpartition(".")[2] not in STATISTICS}
+    return {key: value for key, value in state.items() if not is_statistic(key)}
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _install(model: Codec, state: dict[str, Tensor], path: Path) -> None:
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     present = {key: tuple(value.shape) for key, value in state.items()}
     faults = {
-        "missing": [key for key in wanted if key not in present and key.rpartition(".")[2] not in STATISTICS],
+        "missing": [key for key in wanted if key not in present and not is_statistic(key)],
         "unexpected": [key for key in present if key not in wanted],
         "of another shape": [
             f"{key} {present[key]} instead of {shape}"
@@ -154,8 +154,12 @@ def _install(model: Codec, state: dict[str, Tensor], path: Path) -> None:
             raise CheckpointError(
                 f"{path}: does not fit its {CONFIG}: {len(keys)} {fault} ({first}); take both from one model"
             )
-    for index, layer in enumerate(model.quantizer.layers):
-        layer.inited.fill_(1)
-        layer.cluster_size.fill_(1)
-        layer.embed_avg.copy_(state[f"quantizer.layers.{index}.embed"])
     model.load_state_dict(state, strict=False)
+    for codebook in model.quantizer.codebooks():
+        codebook.start_statistics()
+    model.load_state_dict({key: state[key] for key in state if is_statistic(key)}, strict=False)
+
+
+def is_statistic(key: str) -> bool:
+    """Whether a weight of that name is one that only training needs, see ``STATISTICS``."""
+    return key.startswith("quantizer.") and key.rpartition(".")[2] in STATISTICS

@@ -10,8 +10,10 @@ windows with a generous overlap, which is an approximation and is announced as o
 from __future__ import annotations
 
 import copy
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple
 from functools import cached_property
 
 import numpy as np
@@ -21,7 +23,7 @@ from tqdm import tqdm
 from speechtok.errors import ConfigError
 from speechtok.nn.codec import Codec
 from speechtok.tokenizers.base import Tokenizer
-from speechtok.tokenizers.checkpoint import STATISTICS
+from speechtok.tokenizers.checkpoint import is_statistic
 from speechtok.tokenizers.chunking import Window, overlapping, windows
 from speechtok.tokenizers.fingerprint import RESAMPLER, fingerprint_of
 
@@ -65,7 +67,7 @@ class CodecTokenizer(Tokenizer):
         self.scheme = scheme
         self.sample_rate = config.sample_rate
         self.hop = config.hop
-        self.codebook_sizes = (config.codebook_size,) * config.n_q
+        self.codebook_sizes = codec.quantizer.codebook_sizes
         self.semantic_levels = semantic_levels
         self.licence = licence
         self.note = note
@@ -78,9 +80,15 @@ class CodecTokenizer(Tokenizer):
     def fingerprint(self) -> str:
         """SHA-256 over weights, configuration, resampler and code version, cut to 16 digits."""
         config = {key: value for key, value in self.codec.config.to_dict().items() if key != "quantizer"}
-        state = self.codec.state_dict()
-        weights = {key: tensor for key, tensor in state.items() if key.rpartition(".")[2] not in STATISTICS}
+        settled = self.codec.config.quantizer.settled()
+        config |= {"quantizer": settled} if settled else {}
+        weights = {key: tensor for key, tensor in self.codec.state_dict().items() if not is_statistic(key)}
         return fingerprint_of([CODE_VERSION, RESAMPLER, config], weights)
+
+    @property
+    def bitrate(self) -> float:
+        """Bits per second of all levels, were every code equally likely; codes of coarser frames count once."""
+        return self.codec.quantizer.bitrate(self.frame_rate)
 
     @property
     def exact_windows(self) -> tuple[bool, bool]:  # type: ignore[override]
@@ -96,7 +104,8 @@ class CodecTokenizer(Tokenizer):
     @torch.inference_mode()
     def _encode(self, samples: np.ndarray, levels: int) -> np.ndarray:
         pieces = []
-        for window in self._shown(self._plan(self._count(samples), self.codec.encoder_context())):
+        unit = math.lcm(*self.codec.quantizer.strides)
+        for window in self._shown(self._plan(self._count(samples), self.codec.encoder_context(), unit)):
             wave = self._tensor(samples[window.start * self.hop : window.stop * self.hop])
             pieces.append(self.codec.encode(wave[None], levels)[0, :, window.kept].cpu())
         return torch.cat(pieces, dim=1).numpy()
@@ -153,11 +162,16 @@ class CodecTokenizer(Tokenizer):
             return self._frames(self.exact_seconds)
         return self._frames(self.chunk_seconds) + sum(context)
 
-    def _plan(self, frames: int, context: tuple[int, int] | None) -> Iterator[Window]:
-        longest = self._longest_piece(context)
+    def _plan(self, frames: int, context: tuple[int, int] | None, unit: int = 1) -> Iterator[Window]:
+        """Windows that begin at whole units of frames, where codes of coarser frames do."""
+        longest = -(-self._longest_piece(context) // unit)
         if context is None:
-            return overlapping(frames, longest, self._frames(self.overlap_seconds), self.name, self.frame_rate)
-        return windows(frames, longest - sum(context), *context)
+            overlap = -(-self._frames(self.overlap_seconds) // unit)
+            plan = overlapping(-(-frames // unit), longest, overlap, self.name, self.frame_rate / unit)
+        else:
+            left, right = (-(-side // unit) for side in context)
+            plan = windows(-(-frames // unit), max(1, longest - left - right), left, right)
+        return (Window(*(min(unit * edge, frames) for edge in astuple(window))) for window in plan)
 
     def _shown(self, plan: Iterator[Window]) -> Iterable[Window]:
         """The windows of long audio behind a bar, where that is wanted and somebody looks."""

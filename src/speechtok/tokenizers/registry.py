@@ -222,7 +222,7 @@ def _bundled_entry(folder: Path) -> ModelEntry:
         bundled=True,
         sample_rate=codec["sample_rate"],
         hop=section["hop"] if "hop" in section else math.prod(section["strides"]),
-        codebook_sizes=(codec["codebook_size"],) * codec["n_q"],
+        codebook_sizes=tuple(codec.get("quantizer", {}).get("sizes") or [codec["codebook_size"]] * codec["n_q"]),
         semantic_levels=card.semantic_levels,
         licence_code=card.licence_code,
         licence_weights=card.licence_weights or "not stated",

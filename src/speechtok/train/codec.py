@@ -74,7 +74,7 @@ class State:
         options, mel = recipe.optimisation, recipe.mel
         self.optimiser = adamw(self.parameters, options.rate, options)
         self.judge_optimiser = adamw(self.judge.parameters(), options.discriminator_rate, options)
-        self.watch = Watch(recipe.codec.n_q, recipe.codec.codebook_size, recipe.alarm)
+        self.watch = Watch(recipe.codec.codebook_sizes, recipe.alarm)
         shape = (mel.windows, mel.bands, mel.hops, mel.weights, mel.distance == "l1+l2")
         self.mel = MultiScaleMel(recipe.codec.sample_rate, *shape).to(device)
 
@@ -103,7 +103,7 @@ class State:
             start_from(self, recipe.start)
         elif self.step == 0 and recipe.codec.backbone == "frame":
             start_linear(self)
-        if self.step == recipe.quantize_from and not self.codec.quantizer.layers[0].inited:
+        if self.step == recipe.quantize_from and not self.codec.quantizer.ready:
             place_codebooks(self)
         crops = torch.from_numpy(self.crops(self.step, devices.process, devices.processes))
         values = train_step(self, crops)
@@ -164,7 +164,7 @@ def reconstruct(state: State, wave: Tensor) -> tuple[Tensor, dict[str, Tensor], 
         quantized = codec.quantizer.passed(latent)
     else:
         quantized = codec.quantizer(latent)
-        losses["commitment/mse"] = quantized.commitment
+        losses |= {"commitment/mse": quantized.commitment, **quantized.losses}
     if quantized.first is not None:
         for guide in state.guides:
             losses |= guide(codec, wave, quantized, state.step)
@@ -195,6 +195,7 @@ def weights_of(recipe: CodecRecipe, ramp: float) -> dict[str, float]:
         "commitment/mse": weights.commitment,
         f"adversarial/{adversary.loss}": weights.adversarial * ramp,
         f"feature/{adversary.features}": weights.feature * ramp,
+        **recipe.codec.quantizer.weights,
         **recipe.guides.weights,
         **weights.guides,
     }
@@ -216,7 +217,7 @@ def validate(state: State, store: WaveStore) -> dict[str, Any]:
             distances[k].append(float(state.mel(decoded, wave)))
     everything = torch.cat(codes, dim=2)[0]
     means = {f"mel/{k}": float(np.mean(values)) for k, values in distances.items()}
-    return means | codebook_health(everything, state.recipe.codec.codebook_size)
+    return means | codebook_health(everything, state.recipe.codec.codebook_sizes)
 
 
 # -- start ----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 
-from speechtok.config import from_yaml, require_whole
+from speechtok.config import from_mapping, from_yaml, require_whole
 from speechtok.errors import ConfigError
 from speechtok.files import make_folder, write_text_atomic
 from speechtok.train.devices import Devices
@@ -144,7 +144,9 @@ def load_checkpoint(trainee: Trainee, folder: Path) -> None:
     if not path.exists():
         return
     saved = load_snapshot(path)
-    then, now = _essentials(json.loads(saved["recipe"])), _essentials(json.loads(json.dumps(asdict(trainee.recipe))))
+    # settings that are newer than the checkpoint had their defaults then
+    recipes = (from_mapping(type(trainee.recipe), json.loads(saved["recipe"]), str(path)), trainee.recipe)
+    then, now = (_essentials(json.loads(json.dumps(asdict(recipe)))) for recipe in recipes)
     changed = sorted(name for name in now if now[name] != then.get(name))
     if changed:
         raise ConfigError(f"{path}: was trained with another {', '.join(changed)}; use its recipe or an empty folder")

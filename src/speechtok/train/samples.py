@@ -46,7 +46,7 @@ def reconstructions(codec: Codec, store: WaveStore, count: int) -> Iterator[Samp
 
     Nothing before the codebooks exist.
     """
-    if not codec.quantizer.layers[0].inited:
+    if not codec.quantizer.ready:
         return
     rate, device = codec.config.sample_rate, next(codec.parameters()).device
     for index in evenly(len(store), count):
