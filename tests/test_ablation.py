@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,22 @@ def test_bold_marks_differences_that_exclude_zero():
     last = tables.markdown(rows, "none").splitlines()[-1]
     assert last == "| WER, all levels ↓ | **0.200 [0.100, 0.300]** | 0.100 [-0.100, 0.300] |"
     assert "Difference" not in tables.markdown(rows[:1], "none")
+    (about,) = (line for line in tables.markdown(rows, "none").splitlines() if line.startswith("Difference"))
+    assert "one seed" in about and "not corrected for the 2 comparisons" in about
+
+
+def test_what_only_one_side_has_is_counted_in_a_difference_of_phones():
+    def measured(name, items):
+        phones = {item: (["AA", "S"], np.array([0, 1])) for item in items}
+        return comparison.Measured(name, name, (1,), {}, phones, Counter())
+
+    rows = comparison.compare([measured("a", "12345"), measured("b", "3456")], "a")
+    for measure in comparison.PHONETIC:
+        difference = row_of(rows, "b", measure, "first")["difference"]
+        assert (difference["n"], difference["failed"]) == (3, 3)
+        assert difference["reasons"] == {"one side was not measured": 3}
+    whole = comparison.compare([measured("a", "123"), measured("b", "123")], "a")
+    assert [row["difference"]["failed"] for row in whole if row["difference"]] == [0, 0]
 
 
 # -- facts ----------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from speechtok.errors import ConfigError
 from speechtok.guidance.phones import Segment, read_segments, write_segments
 from speechtok.train.data import read_manifest
 from tiny import tiny_tokenizer
+from tiny_teachers import tiny_hubert
 
 STREAM = st.integers(1, 12).flatmap(
     lambda n: st.tuples(
@@ -49,7 +50,8 @@ def test_intervals_hold_the_score_and_repeat(utterances):
     assert estimates == UtteranceCounts(labels, codes).estimates()
     for name in SCORES:
         assert estimates[name].mean == pytest.approx(getattr(phonetic_scores(counts.table()), name))
-        assert estimates[name].low <= estimates[name].high and estimates[name].n == len(utterances)
+        assert 0 <= estimates[name].low <= estimates[name].mean <= estimates[name].high <= 1
+        assert estimates[name].n == len(utterances)
 
 
 def test_a_stream_does_not_differ_from_itself_and_a_better_one_is_better():
@@ -154,16 +156,23 @@ def test_features_have_as_many_rows_as_their_law_says():
     [
         pytest.param(["--level", "0", "3"], ["level 0", "level 3"], id="levels"),
         pytest.param(["--features", "mfcc", "--clusters", "3"], ["k-means 3"], id="units"),
+        pytest.param(["--features", "HUBERT", "--layer", "1", "--clusters", "3"], ["k-means 3"], id="layer"),
+        pytest.param(["--features", "HUBERT", "--layer", "average", "--clusters", "3"], ["k-means 3"], id="average"),
     ],
 )
-def test_the_command_writes_scores_and_settings(corpus, monkeypatch, capsys, arguments, streams):
+def test_the_command_writes_scores_and_settings(corpus, monkeypatch, capsys, tmp_path_factory, arguments, streams):
     monkeypatch.setattr(phones.speechtok, "load", lambda name: tiny_tokenizer(), raising=False)
+    if "HUBERT" in arguments:
+        folder = str(tiny_hubert(tmp_path_factory.mktemp("hubert")))
+        arguments = [folder if word == "HUBERT" else word for word in arguments]
     out = corpus / "out.json"
     places = ["--data", str(corpus / "data.tsv"), "--phones", str(corpus / "phones.tsv"), "-o", str(out)]
     assert phones.main([*places, *arguments]) == 0
     found = json.loads(out.read_text())
     assert [row["stream"] for row in found["summary"]] == streams
-    assert all(0 <= row["pnmi"]["low"] <= 1.2 and row["n"] == 4 for row in found["summary"])
+    assert all(0 <= row["pnmi"]["low"] <= row["pnmi"]["high"] <= 1 and row["n"] == 4 for row in found["summary"])
+    if "--layer" in arguments:
+        assert found["summary"][0]["tokenizer"] == f"{folder}, layer {arguments[3]}"
     assert found["settings"]["split"] == "dev" and "torch" in found["versions"]
     assert "pnmi" in capsys.readouterr().out
 

@@ -238,7 +238,7 @@ def test_verify_finds_a_broken_promise(name, monkeypatch):
     attribute, replacement = BREAKS[name]
     monkeypatch.setattr(CodecTokenizer, attribute, replacement)
     broken = [check.name for check in verify(tokenizer("frame"), [signal(1.0)]) if check.passed is False]
-    assert name in broken
+    assert name.replace("-", " ") in [one.replace("-", " ") for one in broken]  # a check that raises has no hyphen
 
 
 def test_verify_finds_windows_without_context(monkeypatch):

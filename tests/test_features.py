@@ -10,6 +10,7 @@ from speechtok.guidance import extraction
 from speechtok.guidance.extraction import extract_store
 from speechtok.guidance.naming import describe, named
 from speechtok.guidance.store import FeatureStore
+from speechtok.guidance.targets import weights_digest
 from speechtok.guidance.teachers import load_semantic_teacher
 from speechtok.train.data import WaveStore, pooled
 from tiny_teachers import WIDTH, tiny_hubert
@@ -71,8 +72,29 @@ def test_an_interrupted_extraction(corpus, hubert, waves, monkeypatch, changed, 
     assert extract_store(corpus / "f.safetensors", rest, changed, waves, waves.lengths, done=done.append) == kept
     assert (rest.heard, sum(done)) == (3 - kept, 3)
     assert not (corpus / "f.safetensors.parts").exists()
-    extract_store(corpus / "straight.safetensors", teacher, changed, waves, waves.lengths)
+    extract_store(corpus / "straight.safetensors", Failing(teacher, 9), changed, waves, waves.lengths)
     assert (corpus / "f.safetensors").read_bytes() == (corpus / "straight.safetensors").read_bytes()
+
+
+class Breaking(list):
+    """Waves of which the third cannot be had."""
+
+    def __getitem__(self, index):
+        if index == 2:
+            raise KeyboardInterrupt
+        return super().__getitem__(index)
+
+
+def test_parts_of_a_teacher_that_was_trained_again_are_made_anew(corpus, hubert, waves, monkeypatch):
+    monkeypatch.setattr(extraction, "PART", 1)
+    for changed, kept in ((False, 2), (True, 0)):
+        teacher = load_semantic_teacher(hubert, 1)
+        with pytest.raises(KeyboardInterrupt):
+            extract_store(corpus / "f.safetensors", teacher, "t", Breaking(waves), waves.lengths)
+        if changed:
+            next(teacher.parameters()).add_(1)
+        assert extract_store(corpus / "f.safetensors", teacher, "t", waves, waves.lengths) == kept
+        assert FeatureStore(corpus / "f.safetensors").weights == weights_digest(teacher)
 
 
 def test_parts_of_other_speech_are_made_anew(corpus, hubert, waves, monkeypatch):

@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from speechtok.config import from_yaml
+from speechtok.config import from_mapping, from_yaml
 from speechtok.errors import ConfigError
 from speechtok.guidance.acoustic import AcousticConfig
 from speechtok.guidance.frames import CodecGrid, FrameLaw
@@ -18,6 +19,7 @@ from speechtok.guidance.losses import SemanticConfig
 from speechtok.guidance.speaker import SpeakerTeacher
 from speechtok.guidance.store import FeatureStore, write_features
 from speechtok.guidance.targets import assign_units
+from speechtok.nn.codec import Codec, CodecConfig
 from speechtok.nn.ecapa import ECAPA, ECAPAConfig
 from speechtok.train.codec import State, train, train_step
 from speechtok.train.data import Crops, WaveStore, read_manifest
@@ -74,6 +76,55 @@ def guides() -> list[torch.nn.Module]:
         SemanticGuide(SemanticConfig(), HeardCrops(Bands(), GRID)),
         AcousticGuide(acoustic, SpeakerTeacher(ECAPA(SPEAKER)), 8, GRID),
     ]
+
+
+def test_guides_hear_no_padding():
+    """Crops whose last half is padding, with zeros and with noise in it."""
+    torch.manual_seed(0)
+    wave, teacher = 0.1 * torch.randn(2, 6400), SpeakerTeacher(ECAPA(SPEAKER))
+    lengths, short = np.array([6400, 3200]), torch.zeros(2, 6400, dtype=torch.bool)
+    short[1, 3200:] = True
+    asked = []
+
+    class Listening(Bands):
+        def forward(self, wave, lengths=None):
+            features, mask = super().forward(wave)
+            asked.append(lengths)
+            if lengths is not None:
+                mask &= torch.arange(19) < (lengths[:, None] - 400) // 320 + 1
+            return features, mask
+
+    source = HeardCrops(Listening(), GRID, lambda step: lengths + 10 * step)
+    _, mask = source(wave, 0, 20)
+    assert mask[0, :19].all() and mask[1].sum() == 9 and asked[-1].tolist() == [6400, 3200]
+    assert HeardCrops(Listening(), GRID, lambda step: lengths + 3200)(wave, 0, 20)[1][1].sum() == 19
+    assert asked[-1] is None
+    codec = Codec(from_mapping(CodecConfig, yaml.safe_load(RECIPE)["codec"], "codec"))
+    settings = (AcousticConfig(width=8, heads=2), teacher, 8, GRID)
+    guide = AcousticGuide(*settings, lambda step: lengths).requires_grad_(False)
+    latent = torch.randn(2, 20, 8)
+    codec.quantizer.initialise(latent.flatten(0, 1))
+    codec.eval()
+    one, other = (codec.quantizer(x) for x in (latent, latent.masked_fill(short[:, ::320, None], 3.0)))
+    clean = wave.masked_fill(short, 0)
+    whole = AcousticGuide(*settings).requires_grad_(False)
+    whole.load_state_dict(guide.state_dict())
+    alike, apart = ([float(g(codec, clean, q, 0)["acoustic/kl"]) for q in (one, other)] for g in (guide, whole))
+    assert alike[0] == pytest.approx(alike[1], rel=1e-5) and apart[0] != pytest.approx(apart[1], rel=1e-5)
+
+
+def test_padding_of_short_utterances_teaches_no_codebook(recipe):
+    state = State(recipe)
+    state.step = recipe.quantize_from
+    wave = torch.cat([0.1 * torch.randn(4, 1280), torch.zeros(4, recipe.samples - 1280)], 1)
+    seen = []
+    state.codec.quantizer.initialise(torch.randn(64, 8))
+    layer = state.codec.quantizer.layers[0]
+    update, layer.update = layer.update, lambda vectors, codes: seen.append(len(vectors)) or update(vectors, codes)
+    train_step(state, wave, torch.full((4,), 1280))
+    train_step(state, wave, torch.full((4,), recipe.samples))
+    hop = recipe.codec.hop
+    assert seen == [4 * 1280 // hop, 4 * recipe.samples // hop]
 
 
 def test_a_run_with_both_guides_logs_their_losses_and_saves_no_teacher(recipe, corpus):

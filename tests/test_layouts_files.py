@@ -230,6 +230,31 @@ def test_datasets_come_back_exactly(tmp_path, name):
         read_dataset(tmp_path)
 
 
+ROW = {"id": "a", "input_ids": [5, 15], "num_samples": 300, "timbre": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param({"input_ids": None}, "lacks the column 'input_ids'", id="no-ids"),
+        pytest.param({"num_samples": None}, "lacks the column 'num_samples'", id="no-samples"),
+        pytest.param({"timbre": None}, "lacks the column 'timbre'", id="no-timbre"),
+        pytest.param({"input_ids": [[5], [5, 15]]}, "ids", id="ragged"),
+        pytest.param({"timbre": "low"}, "timbre", id="timbre-in-words"),
+        pytest.param({"num_samples": "300"}, "num_samples", id="samples-in-words"),
+    ],
+)
+def test_rows_that_are_none_are_refused_in_one_line(change, words):
+    from speechtok.layouts.huggingface import row_tokens
+
+    layout = get("flat", Vocabulary.of(make([[1], [3]])))
+    assert row_tokens(ROW, layout) == make([[1], [3]], missing=20)
+    row = {name: value for name, value in (ROW | change).items() if name not in change or value is not None}
+    with pytest.raises(TokenError, match=words) as caught:
+        row_tokens(row, layout)
+    assert "\n" not in str(caught.value)
+
+
 # byte pairs and rates
 
 

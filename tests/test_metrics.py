@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from speechtok.audio import Audio, read, write
 from speechtok.bench import metrics, reconstruction
 from speechtok.bench.codebooks import codebook_usage, entropy_bitrate
-from speechtok.bench.metrics import METRICS, MetricError, Score, score
+from speechtok.bench.metrics import METRICS, UNREADABLE, MetricError, Score, score
 from speechtok.bench.scoring import Scorer
 from speechtok.bench.statistics import bootstrap_mean, paired_difference, summarize
 from speechtok.demo import bundled_clips
@@ -228,6 +228,28 @@ def test_reconstruction_writes_rows_summary_and_usage(manifest, monkeypatch, cap
     assert result["summary"][1]["bitrate"] == pytest.approx(200 * 4 * math.log2(32))
     assert result["split_usage"]["levels"][0]["frames"] == 225
     assert "mel distance" in capsys.readouterr().out
+
+
+def test_an_unreadable_file_is_counted_and_changes_no_mean(manifest, monkeypatch, capsys):
+    monkeypatch.setattr(reconstruction.speechtok, "load", lambda name: tiny_tokenizer(), raising=False)
+    out = manifest.parent / "out.json"
+    arguments = ["--data", str(manifest), "--metrics", "mel_distance", "--usage-split", "test", "-o", str(out)]
+    arguments += ["--levels", "1", "4", "--processes", "0"]
+    assert reconstruction.main(arguments) == 0
+    clean = json.loads(out.read_text())
+    (manifest.parent / "broken.wav").write_bytes(b"RIFF nothing of the kind")
+    manifest.write_text(manifest.read_text().replace("speaker\n", "speaker\nbroken.wav\ttest\ta\n"))
+    assert reconstruction.main(arguments) == 0
+    spoilt = json.loads(out.read_text())
+    assert (clean["n"], clean["failed"], spoilt["n"], spoilt["failed"]) == (2, 0, 2, 1)
+    assert spoilt["split_usage"] == clean["split_usage"] | {"failed": 1} and spoilt["seconds"] == clean["seconds"]
+    for before, after in zip(clean["summary"], spoilt["summary"], strict=True):
+        counted = {"failed": 1, "reasons": {UNREADABLE: 1}}
+        assert after["mel_distance"] == before["mel_distance"] | counted
+    assert spoilt["utterances"][0]["failures"] == {"mel_distance": UNREADABLE} and len(spoilt["utterances"]) == 6
+    assert f"2 not measured, {UNREADABLE}" in capsys.readouterr().out
+    manifest.write_text("path\tsplit\tspeaker\nbroken.wav\ttest\ta\n")
+    assert reconstruction.main(arguments) == 2 and capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize("bad", ["--split none", "--levels 9", "--levels 0", "--data missing.tsv"])

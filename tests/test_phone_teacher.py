@@ -195,6 +195,32 @@ def test_characters_are_learned_from_whole_utterances_only(speech_folder, capsys
         PhonesLearner(make_recipe(speech_folder, "head={loss: ctc, symbols: characters}", "data.seconds=0.4"))
 
 
+def test_characters_fit_the_validations_crops_too_where_all_play_faster(speech_folder):
+    head = ("head={loss: ctc, symbols: characters}", "augment.speeds=[1.25]")
+    with pytest.raises(ConfigError, match="longer than"):  # 0.8 s, which would fit only played at 1.25
+        PhonesLearner(make_recipe(speech_folder, *head, "data.seconds=0.7"))
+    PhonesLearner(make_recipe(speech_folder, *head, "data.seconds=0.8"))
+
+
+def test_utterances_without_a_path_are_counted_and_score_nothing(speech_folder):
+    def learner_of(*texts):
+        rows = [row.split("\t") for row in (speech_folder / "corpus.tsv").read_text().splitlines()]
+        held_out = "\n".join("\t".join(["3.wav", "dev", "s", text]) for text in texts)
+        table = ["\t".join(row) for row in rows if row[1] != "dev"]
+        (speech_folder / "corpus.tsv").write_text("\n".join([*table, held_out]) + "\n")
+        options = ("head={loss: ctc, symbols: characters}", "data.seconds=0.8", "data.validation_files=32")
+        return PhonesLearner(make_recipe(speech_folder, *options, "data.batch=4"))
+
+    said = learner_of("a text").validate(True)[0]
+    assert said["impossible/ctc"] == 0
+    both = learner_of("a text", "ll" * 14).validate(True)[0]  # 28 symbols and 27 blanks between them, in 40 frames
+    assert 0 < both["impossible/ctc"] < 1
+    assert both["phones/ctc"] == pytest.approx(said["phones/ctc"], rel=1e-4)
+    none = learner_of("ll" * 14).validate(True)[0]
+    assert none["impossible/ctc"] == 1 and "phones/ctc" not in none
+    assert learner_of("a text").losses()["impossible/ctc"] == 0
+
+
 def test_head_and_layers_are_features(speech_folder):
     learner = train(make_recipe(speech_folder), speech_folder / "run")
     folder = speech_folder / "run/model"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechtok.audio import Audio, read
+from speechtok.audio import Audio, read, write
 from speechtok.bench.phonetics import joint_counts, phonetic_scores
 from speechtok.cli import main
 from speechtok.errors import ConfigError
@@ -167,12 +167,77 @@ def test_command_aligns_joins_resumes_and_counts_failures(aligner, demo_clips, t
     assert list(read_segments(out / "phones.tsv")) == ["ls-2033"]
     failures = (out / "failures.tsv").read_text(encoding="utf-8").splitlines()
     assert [line.split("\t")[0] for line in failures] == ["id", "emodb-08", "ls-2609", "gone"]
-    part = out / "parts" / "ls-2033.tsv"
+    (part,) = (out / "parts").iterdir()
+    assert part.name.startswith("ls-2033.")
     stamp, content = part.stat().st_mtime_ns, (out / "phones.tsv").read_bytes()
     assert main(["align", str(manifest), "-o", str(out), "--split", "dev"]) == 0
     assert "(1 from before)" in capsys.readouterr().out
     assert part.stat().st_mtime_ns == stamp
     assert (out / "phones.tsv").read_bytes() == content
+
+
+class Spelling:
+    """Stands in for the aligner: the phones of a word are its letters."""
+
+    def __init__(self, build_unknown=True):
+        self.build_unknown = build_unknown
+
+    def align(self, audio, text):
+        if not text:
+            raise AlignmentError("no transcript")
+        return [Segment(i / 10, (i + 1) / 10, letter) for i, letter in enumerate(text + "+" * self.build_unknown)]
+
+
+@pytest.fixture
+def corpus(tmp_path, speech, monkeypatch):
+    """Writes a manifest of these texts; its recordings are there already."""
+    monkeypatch.setattr("speechtok.guidance.phones.PhoneAligner", Spelling)
+    for name in "ab":
+        write(tmp_path / f"{name}.wav", speech(0.2))
+
+    def manifest(**texts):
+        rows = [f"{name}.wav\tdev\t{text}\n" for name, text in texts.items()]
+        (tmp_path / "m.tsv").write_text("path\tsplit\ttext\n" + "".join(rows))
+        return ["align", str(tmp_path / "m.tsv"), "-o", str(tmp_path / "out")]
+
+    return manifest
+
+
+def aligned(tmp_path):
+    return {name: "".join(s.phone for s in found) for name, found in read_segments(tmp_path / "out/phones.tsv").items()}
+
+
+def test_another_transcript_option_or_recording_is_aligned_anew(corpus, tmp_path, speech, capsys):
+    assert main(corpus(a="on", b="it")) == 0
+    assert aligned(tmp_path) == {"a": "on+", "b": "it+"}
+    assert main(corpus(a="off", b="it")) == 0
+    assert aligned(tmp_path) == {"a": "off+", "b": "it+"}
+    assert main([*corpus(a="off", b="it"), "--dictionary-only"]) == 0
+    assert aligned(tmp_path) == {"a": "off", "b": "it"}
+    write(tmp_path / "b.wav", speech(0.3))
+    assert main([*corpus(a="off", b="it"), "--dictionary-only"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition("(")[2] for line in said] == [f"{n} from before)" for n in (0, 1, 0, 1)]
+
+
+def test_nothing_aligned_is_a_failure_and_keeps_older_phones(corpus, tmp_path, capsys):
+    assert main(corpus(a="on", b="")) == 0
+    before = aligned(tmp_path)
+    capsys.readouterr()
+    assert main(corpus(a="", b="")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "failures.tsv: says why none of 2" in line
+    assert aligned(tmp_path) == before
+    assert len((tmp_path / "out/failures.tsv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("limit", ["0", "-1"])
+def test_a_limit_below_one_is_refused(corpus, tmp_path, capsys, limit):
+    assert main([*corpus(a="on", b="it"), "--limit", limit]) == 2
+    assert f"--limit {limit}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*corpus(a="on", b="it"), "--limit", "1"]) == 0
+    assert aligned(tmp_path) == {"a": "on+"}
 
 
 def test_command_refuses_a_bad_manifest_in_one_line(aligner, tmp_path, capsys):

@@ -297,6 +297,13 @@ def test_groups_speak_of_their_own_dimensions_in_coarse_to_fine_order():
         assert vectors[level][..., other].abs().sum() == 0 and vectors[level].abs().sum() > 0
 
 
+@pytest.mark.parametrize("name", ["grouped_rvq", "grouped_rvq-lfq"])
+def test_level_one_of_groups_sends_no_gradient_to_the_others(name):
+    latent = torch.randn(2, 5, WIDTH, requires_grad=True)
+    make(name)(latent).first.sum().backward()
+    assert latent.grad[..., 4:].abs().max() == 0 and latent.grad[..., :4].abs().min() > 0
+
+
 def test_a_group_of_gumbel_hears_the_whole_latent():
     quantizer = make("gumbel").eval()
     latent = torch.randn(1, 8, WIDTH, requires_grad=True)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from conftest import ROOT
 from speechtok.config import from_yaml
@@ -17,6 +18,7 @@ from speechtok.guidance.build import GuidesConfig
 from speechtok.guidance.clusters import UnitsConfig, save_centres
 from speechtok.guidance.extraction import extract_store
 from speechtok.guidance.naming import describe
+from speechtok.guidance.store import FeatureStore
 from speechtok.guidance.teachers import load_semantic_teacher
 from speechtok.train.codec import train, weights_of
 from speechtok.train.data import WaveStore, read_manifest
@@ -45,9 +47,10 @@ def features_of(corpus, hubert, layer="average"):
     return path
 
 
-def centres_of(folder, hubert, layer="average", clusters=5, dimension=WIDTH):
+def centres_of(folder, hubert, layer="average", clusters=5, dimension=WIDTH, weights=""):
     """Random centres."""
-    config = UnitsConfig(str(hubert), layer, clusters, dimension, vectors=9, inertia=1.0, explained=0.5, used=1.0)
+    figures = {"vectors": 9, "inertia": 1.0, "explained": 0.5, "used": 1.0}
+    config = UnitsConfig(str(hubert), layer, clusters, dimension, **figures, weights=weights)
     save_centres(folder, torch.randn(clusters, dimension), config)
     return folder
 
@@ -180,6 +183,22 @@ def test_features_of_another_teacher_or_layer_are_refused(corpus, teachers):
     train(make_recipe(corpus, section, "guides.semantic.layer=1", "steps=3"), corpus / "named")
     train(make_recipe(corpus, section, "guides.semantic.teacher=null", "steps=3"), corpus / "unnamed")
     assert_same(weights(corpus / "named")["codec"], weights(corpus / "unnamed")["codec"])
+
+
+def test_what_a_teacher_made_before_it_was_trained_again_is_refused(corpus):
+    hubert = tiny_hubert(corpus / "hubert")
+    features = features_of(corpus, hubert)
+    store = f"guides.semantic={{teacher: {hubert}, features: {features}}}"
+    centres = centres_of(corpus / "centres", hubert, weights=FeatureStore(features).weights)
+    heard = f"guides.semantic={{teacher: {hubert}, loss: units, centres: {centres}}}"
+    train(make_recipe(corpus, store, "steps=1"), corpus / "first")
+    train(make_recipe(corpus, heard, "codec.semantic_dimension=5", "steps=1"), corpus / "second")
+    tensors = load_file(hubert / "model.safetensors")
+    save_file(tensors | {"masked_spec_embed": tensors["masked_spec_embed"] + 1}, hubert / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"features\.safetensors: .* trained again"):
+        train(make_recipe(corpus, store), corpus / "third")
+    with pytest.raises(ConfigError, match=r"centres: .* trained again"):
+        train(make_recipe(corpus, heard, "codec.semantic_dimension=5"), corpus / "fourth")
 
 
 def test_features_of_other_speech_are_refused(corpus, teachers):

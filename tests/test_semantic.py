@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from speechtok.errors import CheckpointError, ConfigError
 from speechtok.guidance import losses
-from speechtok.guidance.frames import CodecGrid, FrameLaw, matching_frames, pool
+from speechtok.guidance.frames import CodecGrid, FrameLaw, align, matching_frames, pool
 from speechtok.guidance.losses import SemanticConfig, semantic_losses
 from speechtok.guidance.semantic import SemanticTeacher
 from speechtok.guidance.store import FeatureStore, write_features
-from speechtok.guidance.targets import crop_targets, extract, utterance_targets
+from speechtok.guidance.targets import crop_targets, extract
 
 KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
 HUBERT = FrameLaw.of_convolutions(16000, KERNELS, STRIDES)
@@ -164,12 +164,13 @@ def test_other_grids_match_in_time(grid, expected):
 @given(st.integers(0, 30000))
 def test_ramp_of_a_whole_utterance_aligns_with_the_crop(start):
     frames = 40
-    features, mask = utterance_targets(Ramp(), [clock(48000)], [start], SAME, frames)
+    heard = Ramp()(clock(48000)[None])[0][0]
+    features, mask = align(heard, SAME, HUBERT, frames, start)
     times = (start + 320 * torch.arange(frames)) / 16000
     limit = 1e-5 if start % 320 == 0 else 0.01 + 1e-5
-    assert ((features[0, :, 0] - times).abs()[mask[0]] <= limit).all()
-    assert mask[0].sum() >= min(frames, (48000 - start) // 320 - 2)
-    assert (features[0, ~mask[0]] == 0).all()
+    assert ((features[:, 0] - times).abs()[mask] <= limit).all()
+    assert mask.sum() >= min(frames, (48000 - start) // 320 - 2)
+    assert (features[~mask] == 0).all()
 
 
 def test_ramp_of_the_same_crop_is_cut_to_the_teacher():
@@ -190,7 +191,9 @@ def test_ramp_through_a_store_aligns_like_the_whole_utterance(tmp_path):
     store.check(lengths, 16000)
     assert [len(store[i]) for i in range(len(store))] == [49, 149, 0]
     stored, stored_mask = store.batch([1, 0, 2], [6400, 14000, 0], 30, SAME)
-    heard, mask = utterance_targets(Ramp(), [waves[1], waves[0], waves[2]], [6400, 14000, 0], SAME, 30)
+    places = zip([waves[1], waves[0], waves[2]], [6400, 14000, 0], strict=True)
+    pairs = [align(Ramp()(wave[None])[0][0], SAME, HUBERT, 30, start) for wave, start in places]
+    heard, mask = (torch.stack(parts) for parts in zip(*pairs, strict=True))
     assert torch.equal(stored_mask, mask)
     assert torch.allclose(stored, heard, atol=1e-3)
     assert mask.sum(1).tolist() == [30, 5, 0]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from scipy.fft import dct
 from scipy.signal import savgol_filter
 
@@ -221,6 +222,32 @@ def test_targets_are_made_once_and_belong_to_their_speech(corpus):
         train(make_recipe(corpus), corpus / "run")
 
 
+@pytest.mark.parametrize(
+    "changed", ["targets.clusters=4", "seed=1", "targets.passes=3"], ids=["clusters", "seed", "passes"]
+)
+def test_targets_of_another_recipe_are_refused(corpus, changed):
+    SslLearner(make_recipe(corpus), corpus)  # leaves them, and no checkpoint
+    with pytest.raises(CheckpointError, match="other targets, seed or teacher") as caught:
+        SslLearner(make_recipe(corpus, changed), corpus)
+    assert "\n" not in str(caught.value)
+
+
+def test_targets_of_a_teacher_that_was_trained_again_are_refused_and_older_files_are_not(corpus):
+    torch.manual_seed(0)
+    network = hubert.build(LOG_MEL)
+    hubert.save(network, corpus / "teacher")
+    recipe = make_recipe(corpus, "targets.kind=features", f"targets.model={corpus}/teacher", "targets.layer=1")
+    SslLearner(recipe, corpus)
+    SslLearner(recipe, corpus)
+    with torch.no_grad():
+        network.encoder.layers[0].feed_forward.output_dense.bias += 1
+    hubert.save(network, corpus / "teacher")
+    with pytest.raises(CheckpointError, match="other targets, seed or teacher"):
+        SslLearner(recipe, corpus)
+    save_file(load_file_of(corpus), corpus / "targets.safetensors")  # as before they said how they were made
+    SslLearner(recipe, corpus)
+
+
 def test_second_iteration_predicts_units_of_the_first(corpus):
     train(make_recipe(corpus), corpus / "first")
     again = ["targets.kind=features", f"targets.model={corpus}/first/model", "targets.layer=1", "targets.clusters=3"]
@@ -235,8 +262,6 @@ def test_second_iteration_predicts_units_of_the_first(corpus):
 
 
 def load_file_of(folder):
-    from safetensors.torch import load_file
-
     return load_file(folder / "targets.safetensors")
 
 
@@ -270,8 +295,9 @@ def test_only_hidden_frames_count_unless_asked(corpus):
     assert {"ssl/masked", "ssl/unmasked"} <= set(both.losses())
 
 
-def test_padding_of_a_short_crop_is_neither_heard_nor_predicted(corpus):
-    learner = SslLearner(make_recipe(corpus, "mask.share=0.2"), corpus)
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_padding_of_a_short_crop_is_neither_heard_nor_predicted(corpus, blocks):
+    learner = SslLearner(make_recipe(corpus, "mask.share=0.2", f"network.local_blocks={blocks}"), corpus)
     learner.model.eval()
     wave = torch.from_numpy(learner.crops.store[0])
     places = (np.array([0]), np.array([0]), np.array([8000]))
@@ -351,6 +377,33 @@ def test_two_processes_do_what_one_does_with_the_whole_batch(corpus):
     for name, tensor in load_snapshot(corpus / "one/rank-0").items():
         # Adam turns the rounding of a gradient near zero into a step of some size
         assert (first[name] - tensor).abs().max() <= 2e-4 * max(1, tensor.abs().max()), name
+
+
+def test_two_processes_drop_what_they_like_and_stay_the_same(corpus):
+    (corpus / "two").mkdir()
+    recipe = make_recipe(corpus, "steps=4", "network.dropout=0.2", "network.layer_drop=0.5")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = [(recipe, corpus / "two", rank, 2, port) for rank in range(2)]
+    processes = [SERVER.Process(target=train_apart, args=one, daemon=True) for one in arguments]
+    for process in processes:
+        process.start()
+    finish(*processes)
+    assert_same(*(load_snapshot(corpus / "two" / f"rank-{rank}") for rank in range(2)))
+
+
+def test_masks_of_dropout_differ_between_processes_and_not_between_runs(corpus):
+    def drawn(process: int, processes: int) -> float:
+        learner = SslLearner(make_recipe(corpus), corpus)
+        learner.devices.process, learner.devices.processes = process, processes
+        learner.devices.mean = learner.devices.average_gradients = lambda values: values
+        learner.losses = lambda: {"ssl/masked": learner.model.units.sum(), "noise": torch.rand(())}
+        return learner.advance()["noise"]
+
+    torch.manual_seed(0)
+    assert drawn(0, 2) == drawn(0, 2) != drawn(1, 2)
+    assert drawn(0, 1) == float(torch.rand((), generator=torch.Generator().manual_seed(0)))
 
 
 @pytest.mark.parametrize("name", ["ssl-mini", "hubert-base"])

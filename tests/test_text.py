@@ -16,7 +16,7 @@ from speechtok.anytokens import load_tokens
 from speechtok.audio import Audio, read
 from speechtok.errors import CheckpointError, ConfigError, NotSupportedError, TokenError
 from speechtok.text_tokens import TextTokens
-from speechtok.tokenizers.recognisers import Transcript, TransformersRecogniser, pieces
+from speechtok.tokenizers.recognisers import PocketSphinx, Transcript, TransformersRecogniser, pieces
 from speechtok.tokenizers.text import BytePairs, ModelVocabulary, TextTokenizer, save_text, train_bpe
 from speechtok.verify import verify
 from tiny import signal
@@ -256,7 +256,14 @@ def test_a_folder_with_the_models_own_vocabulary(ctc, tmp_path):
     ("section", "message"),
     [
         pytest.param({"recogniser": {"kind": "x"}, "vocabulary": {"kind": "bpe"}}, "recogniser", id="recogniser"),
-        pytest.param({"recogniser": {}}, "describes no recogniser", id="no-vocabulary"),
+        pytest.param({"recogniser": {}}, "vocabulary in its config.json must be a mapping", id="no-vocabulary"),
+        pytest.param({"recogniser": {"kind": "transformers", "model": 5}}, "must be a mapping", id="no-vocabulary-5"),
+        pytest.param(
+            {"recogniser": {"kind": "transformers", "model": 5}, "vocabulary": {"kind": "bpe"}}, "names 5", id="number"
+        ),
+        pytest.param(
+            {"recogniser": {"kind": "x"}, "vocabulary": {"kind": "bpe"}, "piece_seconds": 0}, "above 0", id="seconds"
+        ),
     ],
 )
 def test_a_damaged_folder_is_one_line(tokenizer, tmp_path, section, message):
@@ -267,6 +274,55 @@ def test_a_damaged_folder_is_one_line(tokenizer, tmp_path, section, message):
     config.write_text(json.dumps(json.loads(config.read_text()) | {"text": section}))
     with pytest.raises(CheckpointError, match=message):
         speechtok.load(tmp_path)
+
+
+@pytest.mark.parametrize("samples", [1, 399], ids=str)
+def test_a_ctc_recogniser_takes_less_than_a_window(ctc, samples):
+    said = TransformersRecogniser.load(str(ctc)).transcribe(signal(1.0, RATE).samples[:samples])
+    assert said.times.shape == (len(said.text.split()), 2) and (said.times <= samples).all()
+
+
+CHANGES = {
+    "preprocessor": lambda one: setattr(one.processor.feature_extractor, "do_normalize", False),
+    "network": lambda one: setattr(one.network.config, "hidden_act", "relu"),
+    "vocabulary": lambda one: setattr(one.processor.tokenizer, "do_lower_case", True),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_changes_the_words_changes_the_fingerprint(ctc, vocabulary, change):
+    recogniser, other = (TransformersRecogniser.load(str(ctc)) for _ in range(2))
+    same = TextTokenizer(recogniser, vocabulary, "a").fingerprint
+    assert TextTokenizer(other, vocabulary, "b").fingerprint == same
+    change(other)
+    assert TextTokenizer(other, vocabulary, "b").fingerprint != same
+
+
+def test_merges_are_facts_of_a_fast_vocabulary():
+    from tokenizers import Tokenizer
+
+    transformers = pytest.importorskip("transformers")
+    vocabularies = []
+    for lower in (True, False):
+        text = train_bpe(TEXTS, 300)
+        fast = Tokenizer.from_str(text if lower else text.replace('"Lowercase"', '"NFC"'))
+        vocabularies.append(ModelVocabulary(transformers.PreTrainedTokenizerFast(tokenizer_object=fast)))
+    assert vocabularies[0].encode("A cat") != vocabularies[1].encode("A cat")
+    assert vocabularies[0].facts != vocabularies[1].facts
+
+
+def test_other_pieces_are_another_tokenizer(tokenizer):
+    other = tokenizer.in_windows(0.5)
+    assert tokenizer.fingerprint != other.fingerprint == tokenizer.in_windows(0.5).fingerprint
+
+
+def test_a_folder_keeps_the_pieces_and_the_search(vocabulary, tmp_path):
+    pytest.importorskip("pocketsphinx")
+    made = TextTokenizer(PocketSphinx(fwdflat=False), vocabulary, "made", piece_seconds=7.5)
+    save_text(made, tmp_path)
+    loaded = speechtok.load(tmp_path)
+    assert (loaded.piece_seconds, loaded.fingerprint) == (7.5, made.fingerprint)
+    assert made.fingerprint != TextTokenizer(PocketSphinx(), vocabulary, "made", piece_seconds=7.5).fingerprint
 
 
 def test_the_bundled_one_hears_words_at_their_times(demo_clips):

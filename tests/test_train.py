@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import speechtok
 from speechtok.config import from_yaml
 from speechtok.errors import AudioError, CheckpointError, ConfigError, OutputError, TrainingError
 from speechtok.tokenizers.checkpoint import save_codec
-from speechtok.train import release
+from speechtok.train import data, release
 from speechtok.train.adversary import adversarial_ramp, judges_of_step
 from speechtok.train.codec import State, speech_of, train, train_step
 from speechtok.train.data import Crops, WaveStore, read_manifest
@@ -110,6 +111,8 @@ def test_another_recipe_in_the_same_folder_is_refused(corpus):
         ("data.batch=0", r"data\.batch"),
         ("steps=0", "steps"),
         ("log_every=0", "log_every"),
+        ("quantize_from=-1", "quantize_from"),
+        ("threads=-1", "threads"),
         ("weights.guides={semantic/typo: 1.0}", "semantic/typo"),
         ("codec.backbone=resnet", "resnet"),
         ("data.manifests=[missing.tsv]", "missing.tsv"),
@@ -173,6 +176,50 @@ def test_store_holds_the_samples_of_the_files(corpus):
         np.testing.assert_allclose(wave, soundfile.read(row.path)[0], atol=1e-4)
     again = WaveStore.build(rows, 16000, corpus / "cache")
     assert isinstance(again.samples, np.memmap) and np.array_equal(again.samples, store.samples)
+
+
+def test_a_store_is_made_with_one_utterance_in_memory(corpus, monkeypatch):
+    size, rows = 250_000, read_manifest(corpus / "corpus.tsv", "train") * 10
+    monkeypatch.setattr(data, "_int16", lambda path, rate: np.full(size, 7, np.int16))
+    tracemalloc.start()
+    store = WaveStore.build(rows, 16000, corpus / "cache")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * size < store.samples.nbytes / 9
+    assert store.lengths.tolist() == [size] * 30 and (store.samples == 7).all()
+
+
+def test_a_store_that_could_not_be_finished_is_not_there(corpus):
+    (corpus / "2.wav").write_bytes(b"no speech")
+    for _ in range(2):
+        with pytest.raises(AudioError, match=r"2\.wav"):
+            WaveStore.build(read_manifest(corpus / "corpus.tsv", "train"), 16000, corpus / "cache")
+    assert list((corpus / "cache").iterdir()) == []
+
+
+def test_other_speech_in_the_same_run_is_refused_and_the_same_elsewhere_is_not(corpus):
+    train(make_recipe(corpus), corpus / "run", stop_at=4)
+    for name in ("corpus.tsv", *(f"{i}.wav" for i in range(4))):
+        (corpus / "moved").mkdir(exist_ok=True)
+        (corpus / "moved" / name).write_bytes((corpus / name).read_bytes())
+    moved = f"data.manifests=[{corpus}/moved/corpus.tsv]"
+    train(make_recipe(corpus, moved), corpus / "run", stop_at=5)
+    soundfile.write(corpus / "moved/1.wav", np.zeros(9000), 16000)
+    with pytest.raises(ConfigError, match="other speech") as caught:
+        train(make_recipe(corpus, moved), corpus / "run")
+    assert "\n" not in str(caught.value)
+    saved = weights(corpus / "run")
+    saved.pop("corpus")  # as before checkpoints knew
+    save_snapshot(corpus / "run/checkpoint.safetensors", saved)
+    assert train(make_recipe(corpus, moved), corpus / "run").step == 8
+
+
+def test_nothing_is_said_of_codebooks_that_are_not_placed(corpus):
+    train(make_recipe(corpus, "quantize_from=4"), corpus / "run")
+    rows = [json.loads(line) for line in (corpus / "run/log.jsonl").read_text().splitlines()]
+    before, after = (row for row in rows if row["kind"] == "validation")
+    assert set(before) - {"kind", "step"} == {"mel/continuous"} and math.isfinite(before["mel/continuous"])
+    assert "codes/used" in after and "mel/continuous" not in after
 
 
 def test_adversary_starts_on_time_and_takes_turns(corpus):
@@ -294,6 +341,18 @@ def test_a_run_may_begin_with_another_codec_and_give_level_one_a_space_of_its_ow
     assert not state.codec.quantizer.layers[0].inited
     train(recipe, corpus / "second", guides=[Toy()])
     assert speechtok.load(corpus / "second/model").encode(speechtok.Audio(np.zeros(800), 16000)).codes.shape == (2, 3)
+
+
+@pytest.mark.parametrize("first, anew", [(0, False), (3, True)], ids=["at-once", "later"])
+def test_codebooks_of_another_codec_are_placed_anew_after_training_without_them(corpus, first, anew):
+    train(make_recipe(corpus), corpus / "first")
+    recipe = make_recipe(corpus, f"start={corpus}/first/model", f"quantize_from={first}")
+    state, placed = State(recipe, (), speech_of(recipe)), []
+    initialise = state.codec.quantizer.initialise
+    state.codec.quantizer.initialise = lambda vectors: (placed.append(state.step), initialise(vectors))
+    for _ in range(5):
+        state.advance()
+    assert placed == ([first] if anew else [])
 
 
 def test_a_codec_of_another_size_is_no_start(corpus):

@@ -15,7 +15,7 @@ from speechtok.train.codec import train
 from speechtok.train.devices import Devices
 from speechtok.train.recipe import CodecRecipe
 from speechtok.train.snapshot import load_snapshot, save_snapshot
-from test_train import assert_same, make_recipe, weights
+from test_train import Toy, assert_same, make_recipe, weights
 
 # One server imports everything once; every process is a fork of it.
 SERVER = multiprocessing.get_context("forkserver")
@@ -26,14 +26,23 @@ PATIENCE = 300
 """Seconds until a process counts as stuck; a busy machine is slow, not wrong."""
 
 
-def train_apart(recipe: CodecRecipe, folder, rank: int = 0, world: int = 1, port: int = 0) -> None:
+class Unseeded(Toy):
+    """A guide that every process builds with weights of its own."""
+
+    def __init__(self):
+        super().__init__()
+        torch.nn.init.normal_(self.scale, generator=torch.Generator().manual_seed(os.getpid()))
+
+
+def train_apart(recipe: CodecRecipe, folder, rank: int = 0, world: int = 1, port: int = 0, guided=False) -> None:
     """Train as process ``rank`` of ``world`` and leave its weights beside the checkpoint."""
     torch.set_num_threads(1)
     if world > 1:
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    state = train(recipe, folder)
-    save_snapshot(folder / f"rank-{rank}", {"codec": state.codec.state_dict(), "judge": state.judge.state_dict()})
+    state = train(recipe, folder, guides=[Unseeded()] if guided else ())
+    parts = {name: state.parts[name].state_dict() for name in ("codec", "judge", "guides")}
+    save_snapshot(folder / f"rank-{rank}", parts)
     state.devices.close()
 
 
@@ -41,6 +50,13 @@ def start(*arguments) -> multiprocessing.Process:
     process = SERVER.Process(target=train_apart, args=arguments, daemon=True)
     process.start()
     return process
+
+
+def start_two(recipe: CodecRecipe, folder, *more) -> list[multiprocessing.Process]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [start(recipe, folder, rank, 2, port, *more) for rank in range(2)]
 
 
 def finish(*processes: multiprocessing.Process) -> None:
@@ -55,13 +71,9 @@ def test_two_processes_do_what_one_does_with_the_whole_batch(corpus):
     # Adam turns the rounding of a gradient near zero into a step of some size, so the rate says how close is close
     rates = ["optimisation.rate=1e-4", "optimisation.discriminator_rate=1e-4"]
     recipe = make_recipe(corpus, *revival, *rates, "adversary.scale={scales: 1, width: 0.01}")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     for folder in ("one", "two"):
         (corpus / folder).mkdir()
-    processes = [start(recipe, corpus / "two", rank, 2, port) for rank in range(2)]
-    finish(*processes, start(recipe, corpus / "one"))
+    finish(*start_two(recipe, corpus / "two"), start(recipe, corpus / "one"))
     first, second = (load_snapshot(corpus / "two" / f"rank-{rank}") for rank in range(2))
     assert_same(first, second)
     alone = load_snapshot(corpus / "one" / "rank-0")
@@ -74,6 +86,15 @@ def test_two_processes_do_what_one_does_with_the_whole_batch(corpus):
     for one, other in zip(ours, theirs, strict=True):  # the size of gradients, to which Adam is blind
         assert one["gradient/norm"] == pytest.approx(other["gradient/norm"], rel=0.05)
         assert one["commitment/mse"] == pytest.approx(other["commitment/mse"], rel=1e-4)
+
+
+def test_guides_that_every_process_draws_anew_are_shared(corpus):
+    recipe = make_recipe(corpus, "weights.guides={semantic/toy: 1.0}", "steps=3", "data.batch=4")
+    (corpus / "run").mkdir()
+    finish(*start_two(recipe, corpus / "run", True))
+    first, second = (load_snapshot(corpus / "run" / f"rank-{rank}") for rank in range(2))
+    assert first["guides"]["0.scale"] != 0
+    assert_same(first, second)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(corpus, monkeypatch):

@@ -17,6 +17,9 @@ from speechtok.config import from_yaml
 from speechtok.errors import ConfigError
 from speechtok.guidance.speaker import SpeakerTeacher
 from speechtok.guidance.verification import all_pairs, detection_cost, equal_error_rate, error_rate_interval
+from speechtok.nn.quantizers import QuantizerConfig
+from speechtok.nn.quantizers import processes as shared
+from speechtok.nn.quantizers.gumbel import GumbelCodebook
 from speechtok.train.data import Crops, WaveStore, balanced, read_manifest
 from speechtok.train.snapshot import load_snapshot
 from speechtok.train.speaker import SpeakerLearner, SpeakerRecipe, masked, noisy, train, voices_of
@@ -153,6 +156,12 @@ def test_a_speaker_of_both_splits_is_refused(voices):
         voices_of(make_recipe(voices, "data.hold_out=0"))
 
 
+def test_a_held_out_utterance_without_an_embedding_is_refused(voices):
+    write(voices / "6-1.wav", synthetic_speech(0.03))
+    with pytest.raises(ConfigError, match="speaker6 is too short"):
+        voices_of(make_recipe(voices, "data.hold_out=0", "data.validation_files=3"))
+
+
 def test_other_speakers_than_before_are_refused(voices):
     train(make_recipe(voices), voices / "run", stop_at=2)
     table = voices / "voices.tsv"
@@ -269,6 +278,24 @@ def test_interval_is_over_speakers_and_covers_the_rate():
 def test_a_score_that_is_no_number_is_refused():
     with pytest.raises(ConfigError, match="not finite"):
         equal_error_rate(np.array([1.0, np.nan]), np.array([True, False]))
+
+
+def test_processes_together_draw_the_noise_of_one(monkeypatch):
+    wave, lengths, levels = torch.randn(4, 900), torch.full((4,), 900), torch.ones(4, 30, 12)
+
+    def drawn(process, processes):
+        monkeypatch.setattr(shared, "process", lambda: process)
+        monkeypatch.setattr(shared, "processes", lambda: processes)
+        rows = slice(process * 4 // processes, (process + 1) * 4 // processes)
+        torch.manual_seed(3)
+        codebook = GumbelCodebook(6, 5, QuantizerConfig()).train()
+        heard = noisy(wave[rows], lengths[rows], 0.5, (0.0, 9.0))
+        return heard, masked(levels[rows], 1, 9), codebook(levels[rows][..., :6]).quantized
+
+    whole, halves = drawn(0, 1), [drawn(process, 2) for process in range(2)]
+    for one, *parts in zip(whole, *halves, strict=True):
+        assert torch.allclose(one, torch.cat(parts), atol=1e-6)
+        assert not torch.equal(*parts)
 
 
 def test_the_export_is_no_tokenizer(voices):

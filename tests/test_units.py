@@ -161,6 +161,8 @@ def test_every_pass_goes_through_every_vector_once_and_mixes_utterances(store, b
     batches = list(mixed_vectors(FeatureStore(store), recipe))
     everything = torch.cat([FeatureStore(store)[i].float() for i in range(40)])
     assert max(map(len, batches)) <= batch
+    ends = np.cumsum([len(part) for part in batches])
+    assert sum(len(part) < batch for part in batches) <= 2 and len(everything) in ends  # the last of each pass
     together = torch.cat(batches)
     assert torch.equal(together.sort(0).values, torch.cat([everything, everything]).sort(0).values)
     one, other = together.split(len(everything))

@@ -139,9 +139,10 @@ def test_centres_of_train_units_become_a_tokenizer(units, tmp_path):
     assert made.fingerprint == units.fingerprint
 
 
-def _rest() -> dict[str, int]:
+def _rest() -> dict[str, int | str]:
     named = {"teacher", "layer", "clusters", "dimension", "vectors", "inertia"}
-    return {name: 1 for name in UnitsConfig.__dataclass_fields__ if name not in named}
+    fields = {name: field for name, field in UnitsConfig.__dataclass_fields__.items() if name not in named}
+    return {name: "x" if "str" in str(field.type) else 1 for name, field in fields.items()}
 
 
 def test_a_bundled_folder_is_listed_without_torch(units, tmp_path, monkeypatch):
@@ -158,7 +159,7 @@ DAMAGE = {
     "version": ({"version": 2}, "version 2.*upgrade"),
     "kind": ({"kind": "other"}, "kind 'other'"),
     "shape": ({"shape": {}}, "shape"),
-    "section": ({"units": {}}, "describes no units"),
+    "section": ({"units": {}}, "features in its config.json must be a mapping"),
     "features": ({"units": {"features": {"kind": "x"}}}, "features of kind 'x'"),
 }
 

@@ -129,6 +129,17 @@ def test_silence_has_no_voice(encoder, clips):
     assert nothing.value is None and "silence" in nothing.failure
 
 
+def test_what_is_too_short_for_the_network_is_a_counted_failure(manifest):
+    network = ECAPA(ECAPAConfig(channels=16, aggregate=24, embedding=12, scale=4, squeeze=4, attention=4))
+    encoder = TeacherEncoder(SpeakerTeacher(network), "tiny")
+    write(manifest.parent / "short.wav", Audio(np.ones(639, np.float32), RATE))
+    write(manifest.parent / "just.wav", Audio(np.ones(640, np.float32), RATE))
+    with manifest.open("a") as file:
+        file.write("short.wav\tdev\tlow\njust.wav\tdev\tlow\n")
+    found = speaker_eer(encoder, read_manifest(manifest, "dev"))
+    assert (found["n"], found["reasons"]) == (7, {"it is too short for the speaker network": 1})
+
+
 def test_resemblyzer_tells_the_bundled_speakers_apart(clips):
     pytest.importorskip("resemblyzer", reason="Resemblyzer is not installed")
     encoder = load_encoder("resemblyzer")

@@ -23,7 +23,7 @@ from speechtok.bench.facts import (
 from speechtok.bench.judge import NORMALISERS, error_scores
 from speechtok.bench.metrics import Score
 from speechtok.bench.phonetics import UtteranceCounts
-from speechtok.bench.statistics import Estimate, paired_difference, summarize
+from speechtok.bench.statistics import ONE_SIDED, Estimate, paired_difference, summarize
 from speechtok.guidance.phones import Segment, frame_labels, read_segments
 from speechtok.tokenizers.base import Tokenizer
 
@@ -112,8 +112,7 @@ def _rows(measured: Measured, base: Measured | None) -> list[dict[str, Any]]:
         return rows
     estimates, differences = counts.estimates(), _phone_differences(measured, base)
     for measure in PHONETIC:
-        failed = {"failed": measured.unaligned.total(), "reasons": tuple(measured.unaligned.most_common())}
-        estimate = replace(estimates[measure], **failed)
+        estimate = replace(estimates[measure], **_failed(measured.unaligned))
         rows.append(head | _row(measure, 1, _role(1, measured), estimate, differences.get(measure)))
     return rows
 
@@ -143,7 +142,13 @@ def _phone_differences(measured: Measured, base: Measured | None) -> dict[str, E
     common = set(measured.phones) & set(base.phones) if base else set()
     if not common:
         return {}
-    return measured.counts(common).differences(base.counts(common))
+    missing = Counter({ONE_SIDED: len(set(measured.phones) ^ set(base.phones))})
+    differences = measured.counts(common).differences(base.counts(common))
+    return {name: replace(one, **_failed(+missing)) for name, one in differences.items()}
+
+
+def _failed(reasons: Counter[str]) -> dict[str, Any]:
+    return {"failed": reasons.total(), "reasons": tuple(reasons.most_common())}
 
 
 def _phones(

@@ -25,7 +25,7 @@ from tqdm import tqdm
 import speechtok
 from speechtok.audio import Audio, probe, read
 from speechtok.bench.judge import NORMALISERS, POCKETSPHINX, Judge, load_judge
-from speechtok.bench.metrics import Score, score
+from speechtok.bench.metrics import UNREADABLE, Score, score
 from speechtok.bench.reconstruction import level_choices, reconstruct
 from speechtok.bench.scoring import child_environment
 from speechtok.bench.voice import RESEMBLYZER, Remembered, VoiceEncoder, load_encoder, voice_cosine
@@ -42,7 +42,6 @@ ORIGINAL = "original"
 """Fingerprint of the recordings themselves."""
 CODES = "codes@1"
 """The fact that holds the codes of level one."""
-UNREADABLE = "the file cannot be read"
 
 
 @dataclass

@@ -22,6 +22,8 @@ from speechtok.nn.melscale import mel_filters
 
 RATE = 16000
 """Rate at which PESQ-WB, STOI, ESTOI and the mel distance hear both signals."""
+UNREADABLE = "the file cannot be read"
+"""Why a recording that is no audio has no number."""
 MEL_FFT, MEL_HOP, MEL_BANDS, MEL_FLOOR = 1024, 240, 80, 1e-5
 
 

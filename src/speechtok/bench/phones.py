@@ -20,13 +20,13 @@ from tqdm import tqdm
 
 import speechtok
 from speechtok.audio import Audio, read
-from speechtok.bench.metrics import MetricError
+from speechtok.bench.metrics import UNREADABLE, MetricError
 from speechtok.bench.phonetics import SCORES, UtteranceCounts, phonetic_scores
 from speechtok.bench.reconstruction import estimate_text, versions
 from speechtok.errors import AudioError, ConfigError, run_module
 from speechtok.files import write_text_atomic
 from speechtok.guidance.clusters import fit_centres
-from speechtok.guidance.naming import describe
+from speechtok.guidance.naming import describe, layer_of
 from speechtok.guidance.phones import Segment, frame_labels, read_segments, utterance_name
 from speechtok.guidance.semantic import AVERAGE
 from speechtok.guidance.targets import Teacher, assign_units
@@ -145,7 +145,7 @@ def streams(
         try:
             codes = encode(read(utterance.path))
         except AudioError:
-            found.failures["the file cannot be read"] += 1
+            found.failures[UNREADABLE] += 1
         except MetricError as error:
             found.failures[str(error)] += 1
         else:
@@ -174,9 +174,7 @@ def _measured(
 ) -> Iterator[dict[str, Any]]:
     folder = options.data.parent
     if options.features:
-        features, name = load_features(
-            options.features, int(options.layer) if options.layer.isdigit() else options.layer
-        )
+        features, name = load_features(options.features, options.layer)
         learn = read_manifest(options.data, options.fit_split)[: options.fit_limit]
         centres = fit_units(features, learn, options.clusters, options.seed)
         found = unit_streams(features, centres, utterances, segments, folder)
@@ -201,12 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", help="a name of `speechtok models`, a folder or a Hub id; bundled model")
     parser.add_argument("--level", type=int, nargs="+", default=[0], help="levels of the tokenizer, 0 the coarsest")
     parser.add_argument("--features", help="measure k-means units instead: mfcc, or a HuBERT (folder or Hub id)")
-    parser.add_argument(
-        "--layer",
-        type=lambda text: int(text) if text.isdigit() else text,
-        default=AVERAGE,
-        help="of the HuBERT: a number, or average",
-    )
+    parser.add_argument("--layer", type=layer_of, default=AVERAGE, help="of the HuBERT: a number, or average")
     parser.add_argument("--clusters", type=int, default=100, help="units of k-means")
     parser.add_argument("--fit-split", default="train", help="where k-means learns")
     parser.add_argument("--fit-limit", type=int, default=200, help="how many utterances it learns from")

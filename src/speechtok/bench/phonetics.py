@@ -65,9 +65,9 @@ def phonetic_scores(counts: np.ndarray) -> PhoneticScores:
     information = float((joint[met] * np.log(joint[met] / np.outer(phone, code)[met])).sum())
     entropy = float(-(phone[phone > 0] * np.log(phone[phone > 0])).sum())
     return PhoneticScores(
-        pnmi=max(0.0, information) / entropy if entropy > 0 else 0.0,
-        phone_purity=float(joint.max(0).sum()),
-        cluster_purity=float(joint.max(1).sum()),
+        pnmi=min(1.0, max(0.0, information) / entropy) if entropy > 0 else 0.0,
+        phone_purity=min(1.0, float(joint.max(0).sum())),
+        cluster_purity=min(1.0, float(joint.max(1).sum())),
         frames=int(total),
         phones=int((phone > 0).sum()),
         codes=int((code > 0).sum()),
@@ -112,7 +112,7 @@ class UtteranceCounts:
     def estimates(self, confidence: float = 0.95) -> dict[str, Estimate]:
         """``SCORES`` of all utterances with their intervals."""
         scores, resampled = phonetic_scores(self.table()), self.resampled()
-        return {name: self._estimate(getattr(scores, name), resampled[name], confidence) for name in SCORES}
+        return {name: self._estimate(getattr(scores, name), resampled[name], confidence, 0.0) for name in SCORES}
 
     def differences(self, other: UtteranceCounts, confidence: float = 0.95) -> dict[str, Estimate]:
         """``SCORES`` of this stream less those of another over the same utterances, drawn alike.
@@ -131,9 +131,10 @@ class UtteranceCounts:
             for name in SCORES
         }
 
-    def _estimate(self, value: float, resampled: np.ndarray, confidence: float) -> Estimate:
+    def _estimate(self, value: float, resampled: np.ndarray, confidence: float, least: float = -1.0) -> Estimate:
+        """The interval stays between ``least`` and 1, beyond which no such figure lies, and holds the value."""
         if self.n < 2:
             return Estimate(value, None, None, self.n)
         # A resample holds fewer different utterances, which raises these plug-in scores: only its spread counts.
         low, high = np.quantile(resampled, tails(confidence)) - resampled.mean() + value
-        return Estimate(value, float(low), float(high), self.n)
+        return Estimate(value, float(max(least, min(low, value))), float(min(1.0, max(high, value))), self.n)

@@ -12,22 +12,23 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 import speechtok
 from speechtok.audio import Audio, read
 from speechtok.bench.codebooks import CodebookUsage, codebook_usage, entropy_bitrate
-from speechtok.bench.metrics import METRICS
+from speechtok.bench.metrics import METRICS, UNREADABLE, Score
 from speechtok.bench.scoring import Scorer, Scores, score_row
 from speechtok.bench.statistics import Estimate, summarize
-from speechtok.errors import ConfigError, SpeechtokError
+from speechtok.errors import AudioError, ConfigError, SpeechtokError
 from speechtok.files import write_text_atomic
 from speechtok.tokenizers.base import Tokenizer
 from speechtok.tokens import Tokens, nominal_bitrate
@@ -112,23 +113,29 @@ def evaluate(
 ) -> dict[str, Any]:
     """Reconstruct and rate every utterance; the result is plain types: ``summary``, ``usage``, ``utterances``.
 
-    Metrics run in ``processes`` other processes while the model goes on.
+    Metrics run in ``processes`` other processes while the model goes on. A file that cannot be read fails in every
+    metric; ``n`` counts the others, and ``failed`` those.
 
     Raises:
-        AudioError: a file that cannot be read; the message names it.
+        AudioError: no file can be read.
         ConfigError: a metric or a number of levels that does not exist.
     """
-    pending: list[dict[int, Future[Scores]]] = []
+    pending: list[dict[int, Future[Scores]] | None] = []
+    unread = {count: {name: Score(name, None, UNREADABLE) for name in metrics} for count in levels}
     codes, seconds = [], []
     with Scorer(metrics, processes) as scorer:
-        for utterance in tqdm(utterances, desc="reconstructing", unit="file", disable=None):
-            result = reconstruct(tokenizer, read(utterance.path), levels)
+        for audio in recordings(utterances, "reconstructing"):
+            if audio is None:
+                seconds.append(None)
+                pending.append(None)
+                continue
+            result = reconstruct(tokenizer, audio, levels)
             codes.append(result.tokens.codes)
             seconds.append(result.original.seconds)
             reference, rate = result.original.samples, result.original.rate
             pending.append({k: scorer.submit(reference, audio.samples, rate) for k, audio in result.decoded.items()})
-        scores = [{count: future.result() for count, future in one.items()} for one in pending]
-    usage = codebook_usage(codes, tokenizer.codebook_sizes)
+        scores = [{k: future.result() for k, future in one.items()} if one else unread for one in pending]
+    usage = _usage(tokenizer, codes)
     rows = [
         {"utterance": u.path.stem, "speaker": u.speaker, "seconds": length, "levels": count, **score_row(result)}
         for u, length, one in zip(utterances, seconds, scores, strict=True)
@@ -136,18 +143,39 @@ def evaluate(
     ]
     summaries = summarize_levels(tokenizer, scores, usage)
     return {
-        "n": len(utterances),
-        "seconds": sum(seconds),
+        "n": len(codes),
+        "failed": len(utterances) - len(codes),
+        "seconds": sum(filter(None, seconds)),
         "summary": [{"tokenizer": tokenizer.name, **one.to_dict()} for one in summaries],
         "usage": [level.to_dict() for level in usage],
         "utterances": rows,
     }
 
 
-def split_usage(tokenizer: Tokenizer, utterances: Sequence[Utterance]) -> list[CodebookUsage]:
-    """Codebook usage over whole utterances, nothing decoded."""
-    reading = tqdm(utterances, desc="codebook usage", unit="file", disable=None)
-    return codebook_usage([tokenizer.encode(read(u.path)).codes for u in reading], tokenizer.codebook_sizes)
+def split_usage(tokenizer: Tokenizer, utterances: Sequence[Utterance]) -> tuple[list[CodebookUsage], int]:
+    """Codebook usage over whole utterances, nothing decoded, and how many files cannot be read.
+
+    Raises:
+        AudioError: no file can be read.
+    """
+    heard = (audio for audio in recordings(utterances, "codebook usage") if audio is not None)
+    codes = [tokenizer.encode(audio).codes for audio in heard]
+    return _usage(tokenizer, codes), len(utterances) - len(codes)
+
+
+def recordings(utterances: Sequence[Utterance], task: str) -> Iterator[Audio | None]:
+    """What every utterance holds, with a bar that names the task; None where the file cannot be read."""
+    for utterance in tqdm(utterances, desc=task, unit="file", disable=None):
+        try:
+            yield read(utterance.path)
+        except AudioError:
+            yield None
+
+
+def _usage(tokenizer: Tokenizer, codes: Sequence[np.ndarray]) -> list[CodebookUsage]:
+    if not codes:
+        raise AudioError("none of the files can be read; check the paths of the manifest")
+    return codebook_usage(codes, tokenizer.codebook_sizes)
 
 
 def versions() -> dict[str, str]:
@@ -227,9 +255,10 @@ def _run(options: argparse.Namespace) -> None:
     print(summary_table(result["summary"]))
     print("\n".join(failure_lines(result["summary"])), end="")
     if options.usage_split:
-        usage = split_usage(tokenizer, read_manifest(options.data, options.usage_split))
-        document["split_usage"] = {"split": options.usage_split, "levels": [level.to_dict() for level in usage]}
-        print(f"\ncodebooks over {options.usage_split} ({usage[0].frames} frames)")
+        usage, failed = split_usage(tokenizer, read_manifest(options.data, options.usage_split))
+        levels_used = [level.to_dict() for level in usage]
+        document["split_usage"] = {"split": options.usage_split, "failed": failed, "levels": levels_used}
+        print(f"\ncodebooks over {options.usage_split} ({usage[0].frames} frames, {failed} files failed)")
         for one in usage:
             print(f"  level {one.level + 1}: {one.usage:6.1%} used, perplexity {one.perplexity:.0f} of {one.size}")
     if options.output:

@@ -10,6 +10,9 @@ import numpy as np
 
 from speechtok.bench.metrics import Score
 
+ONE_SIDED = "one side was not measured"
+"""Why a pair has no difference."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -92,5 +95,5 @@ def paired_difference(
     whole = [(a - b, weight) for a, b, weight in pairs if a is not None and b is not None]
     known = bootstrap_mean([d for d, _ in whole], confidence, seed=seed, weights=[weight for _, weight in whole])
     missing = len(pairs) - len(whole)
-    reasons = (("one side was not measured", missing),) if missing else ()
+    reasons = ((ONE_SIDED, missing),) if missing else ()
     return Estimate(known.mean, known.low, known.high, known.n, missing, reasons)

@@ -43,7 +43,17 @@ def markdown(rows: Sequence[dict[str, Any]], reference: str) -> str:
     if not any(any(line[1:]) for line in differences):
         return text
     about = f"Difference from `{reference}` over the same utterances; bold where the interval excludes zero."
-    return f"{text}\n{about}\n\n{_table(names, differences)}"
+    return f"{text}\n{about} {_caveats(rows)}\n\n{_table(names, differences)}"
+
+
+def _caveats(rows: Sequence[dict[str, Any]]) -> str:
+    """What the intervals do not say."""
+    count = sum(bool(row["difference"]) for row in rows)
+    return (
+        "Intervals cover the choice of utterances only: each model was trained once, with one seed, and another seed"
+        f" moves it too. They are not corrected for the {count} comparisons made: of that many without any"
+        f" difference, about {round(0.05 * count)} would be bold by chance."
+    )
 
 
 def _figures(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:

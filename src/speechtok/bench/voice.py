@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from speechtok.audio import Audio, read
-from speechtok.bench.metrics import MetricError, Score
+from speechtok.bench.metrics import UNREADABLE, MetricError, Score
 from speechtok.bench.statistics import Estimate
 from speechtok.errors import AudioError, ConfigError, run_module
 from speechtok.files import write_text_atomic
@@ -89,6 +89,8 @@ class TeacherEncoder:
         wave = torch.from_numpy(audio.resample(self.teacher.rate).samples.copy())
         if not bool(wave.any()):
             raise MetricError("there is no voice in silence")
+        if len(wave) < self.teacher.least_samples:
+            raise MetricError("it is too short for the speaker network")
         return _unit(self.teacher(wave[None]).embedding[0].numpy())
 
 
@@ -142,7 +144,7 @@ def speaker_eer(encoder: VoiceEncoder, utterances: Sequence[Utterance]) -> dict[
             embeddings.append(encoder.embed(read(utterance.path)))
             speakers.append(utterance.speaker)
         except AudioError:
-            failures["the file cannot be read"] += 1
+            failures[UNREADABLE] += 1
         except MetricError as error:
             failures[str(error)] += 1
     count = len(set(speakers))

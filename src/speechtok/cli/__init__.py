@@ -9,7 +9,21 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from speechtok.cli import align, convert, decode, demo, encode, features, info, layout, models, train, verify
+from speechtok.cli import (
+    align,
+    choose,
+    convert,
+    decode,
+    demo,
+    encode,
+    features,
+    info,
+    layout,
+    models,
+    train,
+    vc,
+    verify,
+)
 from speechtok.errors import SpeechtokError
 
 COMMANDS = {
@@ -24,6 +38,8 @@ COMMANDS = {
     "align": align,
     "features": features,
     "layout": layout,
+    "vc": vc,
+    "choose": choose,
 }
 INTERRUPTED = 130
 BROKEN_PIPE = 141

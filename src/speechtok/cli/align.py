@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from speechtok.cli.common import make_folder, read_audio
+from speechtok.cli.common import read_audio
+from speechtok.files import make_folder
 
 if TYPE_CHECKING:
     from speechtok.guidance.phones import PhoneAligner
@@ -26,7 +29,10 @@ class Job(NamedTuple):
     name: str
     utterance: Utterance
     part: Path
-    """Where its segments go until all are joined, and stay so that another run finds them."""
+    """Where its segments go until all are joined, and stay so that another run finds them.
+
+    Its name has a digest of what they depend on: another transcript, recording or option is another part.
+    """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,39 +40,53 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", metavar="MANIFEST", type=Path, help="tab-separated, columns path, split and text")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", type=Path, help=f"folder of {PHONES}")
     parser.add_argument("--split", action="append", metavar="NAME", help="only this split; may be given several times")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N utterances of each split")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N utterances of each split, from 1 up")
     parser.add_argument("--dictionary-only", action="store_true", help="do not build words that the dictionary lacks")
 
 
 def run(args: argparse.Namespace) -> int:
     """Align what was not aligned yet, join it, and list what could not be aligned, and why."""
+    from speechtok.errors import ConfigError
     from speechtok.files import write_text_atomic
-    from speechtok.guidance.phones import PhoneAligner, read_segments, write_segments
+    from speechtok.guidance.phones import AlignmentError, PhoneAligner, read_segments, write_segments
 
-    jobs = _jobs(args.manifest, args.split, args.limit, args.output / PARTS)
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError(f"--limit {args.limit} leaves nothing to align; give at least 1")
+    jobs = _jobs(args)
     make_folder(args.output)
     waiting = [job for job in jobs if not job.part.exists()]
     failures = _align(PhoneAligner(build_unknown=not args.dictionary_only), waiting)
-    done = [job for job in jobs if job.name not in failures]
-    write_segments(args.output / PHONES, {job.name: read_segments(job.part)[job.name] for job in done})
     rows = [f"{name}\t{reason}\n" for name, reason in failures.items()]
     write_text_atomic(args.output / FAILURES, "id\treason\n" + "".join(rows))
+    done = [job for job in jobs if job.name not in failures]
+    if not done:
+        raise AlignmentError(f"{args.output / FAILURES}: says why none of {len(jobs)} utterances could be aligned")
+    write_segments(args.output / PHONES, {job.name: read_segments(job.part)[job.name] for job in done})
     print(f"{args.output / PHONES}: {len(done)} of {len(jobs)} utterances ({len(jobs) - len(waiting)} from before)")
     for kind, count in Counter(_kind(reason) for reason in failures.values()).most_common():
         print(f"  {count} left out: {kind}")
     return 0
 
 
-def _jobs(manifest: Path, splits: Sequence[str] | None, limit: int | None, parts: Path) -> list[Job]:
+def _jobs(args: argparse.Namespace) -> list[Job]:
     from speechtok.errors import ConfigError
     from speechtok.guidance.phones import utterance_name
     from speechtok.train.data import read_manifest
 
-    utterances = [u for split in splits or _splits(manifest) for u in read_manifest(manifest, split)[:limit]]
+    manifest, splits = args.manifest, args.split or _splits(args.manifest)
+    utterances = [u for split in splits for u in read_manifest(manifest, split)[: args.limit]]
     named = {utterance_name(utterance.path, manifest.parent): utterance for utterance in utterances}
     if len(named) < len(utterances):
         raise ConfigError(f"{manifest}: two rows name one file, or files that differ only in their suffix; keep one")
-    return [Job(name, utterance, parts / f"{name}.tsv") for name, utterance in named.items()]
+    parts, options = args.output / PARTS, [args.dictionary_only]
+    return [Job(name, one, parts / f"{name}.{_digest(one, options)}.tsv") for name, one in named.items()]
+
+
+def _digest(utterance: Utterance, options: Sequence[bool]) -> str:
+    """Of what the segments depend on. Of the recording it is the size, which a copied corpus keeps."""
+    path = utterance.path
+    size = path.stat().st_size if path.is_file() else None
+    return hashlib.sha256(json.dumps([utterance.text, size, *options]).encode()).hexdigest()[:16]
 
 
 def _splits(manifest: Path) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speechtok.errors import OutputError, SpeechtokError
+from speechtok.files import make_folder
 
 if TYPE_CHECKING:
     from speechtok.audio import Audio
@@ -47,28 +48,37 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
 
 
 def plan_outputs(files: Sequence[Path], output: str, suffix: str) -> Plan:
-    """Outputs of the inputs, refused before any work where two of them would meet.
-
-    Raises:
-        OutputError: two inputs give one name, an output is also an input, or a file has the folder's name.
-    """
+    """Outputs of the inputs, refused before any work as ``checked_plan`` says."""
     target = Path(output)
     if len(files) == 1 and not os.path.isdir(target) and not output.endswith(("/", os.sep)):
-        plan = Plan([(files[0], target)], None)
-    else:
-        plan = Plan([(path, target / f"{_stem(path)}{suffix}") for path in files], target)
-    if plan.folder is not None and os.path.lexists(target) and not os.path.isdir(target):
-        raise OutputError(f"{target}: several outputs need a folder, and this is none; choose another -o")
-    sources = {os.path.realpath(path) for path in files}
+        return checked_plan(Plan([(files[0], target)], None), files)
+    return checked_plan(Plan([(path, target / f"{_stem(path)}{suffix}") for path in files], target), files)
+
+
+def checked_plan(plan: Plan, inputs: Sequence[Path]) -> Plan:
+    """The plan itself.
+
+    Raises:
+        OutputError: two outputs have one name, one is also among ``inputs``, or a file has the folder's name.
+    """
+    if plan.folder is not None and os.path.lexists(plan.folder) and not os.path.isdir(plan.folder):
+        raise OutputError(f"{plan.folder}: several outputs need a folder, and this is none; choose another -o")
     taken: dict[str, Path] = {}
     for path, out in plan.pairs:
         key = os.path.realpath(out)
         if key in taken:
             raise OutputError(f"{taken[key]} and {path} would both be written to {out}; rename one or run them apart")
-        if key in sources:
-            raise OutputError(f"{out} is also an input; choose another output")
         taken[key] = path
+    refuse_inputs(inputs, [out for _, out in plan.pairs])
     return plan
+
+
+def refuse_inputs(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
+    """Raise OutputError where a file would be both read and written."""
+    sources = {os.path.realpath(path) for path in inputs}
+    for out in outputs:
+        if os.path.realpath(out) in sources:
+            raise OutputError(f"{out} is also an input; choose another output")
 
 
 def run_all(plan: Plan, work: Callable[[Path, Path], dict[str, Any]], as_json: bool) -> int:
@@ -166,16 +176,3 @@ def _sentence(row: dict[str, Any]) -> str:
 def _stem(path: Path) -> str:
     """The name without its suffix; earlier dots belong to the name."""
     return path.name.removesuffix(TOKEN_SUFFIX) if path.name.endswith(TOKEN_SUFFIX) else path.stem
-
-
-def make_folder(path: Path) -> None:
-    """Make an output folder and those above it.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = "a file of that name exists" if os.path.exists(path) else error.strerror
-        raise OutputError(f"{path}: cannot make this output folder ({reason}); choose another -o") from None

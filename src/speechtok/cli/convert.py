@@ -21,10 +21,14 @@ def run(args: argparse.Namespace) -> int:
     """Read, write, load again, and refuse to call it done unless both give the same fingerprint."""
     from speechtok.errors import CheckpointError
     from speechtok.tokenizers.checkpoint import save_codec
+    from speechtok.tokenizers.codec import CodecTokenizer
 
     _keep_inputs(args)
     original = args.load((args.config, args.weights))
-    save_codec(original.codec, args.output, {"scheme": original.scheme, "licence_weights": original.licence})
+    if type(original) is not CodecTokenizer:
+        raise CheckpointError(f"{args.config}: {original.name} is no SpeechTokenizer model; it can be loaded as it is")
+    card = {"scheme": original.scheme, "semantic_levels": list(original.semantic_levels), "note": original.note}
+    save_codec(original.codec, args.output, card | {"licence_weights": original.licence})
     converted = args.load(args.output)
     if converted.fingerprint != original.fingerprint:
         raise CheckpointError(f"{args.output}: differs from {args.weights} after writing; convert it again")

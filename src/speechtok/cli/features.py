@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from speechtok.guidance.naming import layer_of
+
 HELP = "keep a teacher's features of a corpus in one file, for guidance and for units"
 NOTE = (
     "Example: speechtok features corpus.tsv -o hubert.safetensors --teacher facebook/hubert-base-ls960 --layer 9;"
@@ -21,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", type=Path, help="the feature store")
     parser.add_argument("--teacher", required=True, metavar="TEACHER", help="a folder or a Hub id")
     parser.add_argument(
-        "--layer", type=_layer, default="average", metavar="LAYER", help="its number, or 'average' of all (default)"
+        "--layer", type=layer_of, default="average", metavar="LAYER", help="its number, or 'average' of all (default)"
     )
     parser.add_argument("--split", default="train", metavar="NAME", help="rows of the manifests (default: train)")
     parser.add_argument("--cache", default="cache", metavar="DIR", help="the recipe's data.cache (default: cache)")
@@ -32,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Extract what the trainer will ask for: the same utterances, in its order."""
     from tqdm import tqdm
 
-    from speechtok.cli.common import make_folder
+    from speechtok.files import make_folder
     from speechtok.guidance.extraction import extract_store
     from speechtok.guidance.naming import describe
     from speechtok.guidance.store import FeatureStore
@@ -51,7 +53,3 @@ def run(args: argparse.Namespace) -> int:
         f"{args.output}: {len(waves)} utterances ({kept} from before), {frames} frames of {teacher.dimension} features"
     )
     return 0
-
-
-def _layer(text: str) -> int | str:
-    return int(text) if text.isdigit() else text

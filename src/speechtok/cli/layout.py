@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechtok.cli.common import TOKEN_SUFFIX, make_folder, plan_outputs, print_fields, print_json
+from speechtok.cli.common import TOKEN_SUFFIX, Plan, checked_plan, print_fields, print_json, refuse_inputs
 from speechtok.errors import ConfigError, OutputError
+from speechtok.files import atomic_path, make_folder
 
 if TYPE_CHECKING:
     from speechtok.layouts import Vocabulary
@@ -23,6 +25,8 @@ NOTE = (
 )
 TRAIN, BACK = "train-bpe", "tokens"
 DURATIONS = 64
+CHOICES = ("levels", "semantic", "acoustic", "text_size", "shared", "durations")
+"""What a new vocabulary is made of."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     part.add_argument("--levels", type=int, metavar="K", help=f"the first K levels (default: all; {TRAIN}: 1)")
     part.add_argument("--semantic", action="store_true", help="the semantic levels alone")
     part.add_argument("--acoustic", action="store_true", help="the acoustic levels alone")
-    parser.add_argument("--text-size", type=int, default=0, metavar="N", help="leave the ids below N to text")
+    parser.add_argument("--text-size", type=int, metavar="N", help="leave the ids below N to text (default: 0)")
     parser.add_argument("--shared", action="store_true", help="the same ids for all levels")
     parser.add_argument(
         "--durations", type=int, metavar="N", help=f"longest duration of dedup, in frames (default: {DURATIONS})"
@@ -75,7 +79,8 @@ def _train(args: argparse.Namespace, files: Sequence[Path]) -> dict[str, Any]:
 
     if not files or args.size is None or args.name:
         raise ConfigError(f"write speechtok layout {TRAIN} TOKENS... -o FILE --size N, without --as")
-    _refuse_inputs(files, Path(args.output))
+    _refuse_options(args, ("vocabulary", "bare"), f"does not apply to {TRAIN}")
+    refuse_inputs(files, [Path(args.output)])
     if args.levels is None and not args.semantic and not args.acoustic:
         args.levels = 1
     vocabulary = _made_from(files[0], args)
@@ -97,15 +102,20 @@ def _write(args: argparse.Namespace) -> dict[str, Any]:
     out, as_folder = Path(args.output), args.output.endswith(("/", os.sep)) or os.path.isdir(args.output)
     if not as_folder and out.suffix not in arrays.SUFFIXES:
         raise OutputError(f"{out}: end it in {' or '.join(arrays.SUFFIXES)}, or in / for a folder of datasets")
-    _refuse_inputs(args.files, out)
+    _refuse_options(args, ("size",), f"belongs to {TRAIN}")
+    outputs = [out] if as_folder else [out, arrays.index_path(out)]
+    refuse_inputs(args.files, outputs)
+    if args.vocabulary is not None:
+        _keep_apart(args.vocabulary, outputs)
     is_new = args.vocabulary is None or not os.path.lexists(args.vocabulary)
     vocabulary = _made_from(args.files[0], args) if is_new else _read_vocabulary(args)
     layout = get(args.name, vocabulary)
     write = huggingface.write_dataset if as_folder else arrays.write_arrays
     framing = {"bos": not args.bare, "eos": not args.bare}
-    written = write(out, layout, _utterances(args.files, vocabulary), **framing)
-    if is_new and args.vocabulary is not None:
-        vocabulary.save(args.vocabulary)
+    with ExitStack() as both:
+        if is_new and args.vocabulary is not None:  # written first, in its place last: neither is left alone
+            vocabulary.save(both.enter_context(atomic_path(args.vocabulary)))
+        written = write(out, layout, _utterances(args.files, vocabulary), **framing)
     if as_folder:  # counted in Arrow: as Python lists a corpus would not fit
         steps = sum(len(chunk.flatten()) for chunk in written.data.column("input_ids").chunks)
     else:
@@ -126,16 +136,18 @@ def _write(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _read_back(args: argparse.Namespace) -> dict[str, Any]:
-    from speechtok.layouts.arrays import open_arrays
+    from speechtok.layouts.arrays import index_path, open_arrays
 
     if len(args.files) > 1:
         raise ConfigError(f"--as {BACK} reads one file; name one")
-    opened = open_arrays(args.files[0])
-    folder = Path(args.output)
+    _refuse_options(args, (*CHOICES, "vocabulary", "bare", "size"), f"does not apply to --as {BACK}")
+    source, folder = args.files[0], Path(args.output)
+    opened = open_arrays(source)
     for name in opened.ids:
         if Path(name).name != name:
-            raise ConfigError(f"{args.files[0]}: the id {name!r} is no plain file name; read it from Python instead")
-    plan = plan_outputs([*(Path(name + TOKEN_SUFFIX) for name in opened.ids)], f"{folder}{os.sep}", TOKEN_SUFFIX)
+            raise ConfigError(f"{source}: the id {name!r} is no plain file name; read it from Python instead")
+    pairs = [(Path(name), folder / f"{name}{TOKEN_SUFFIX}") for name in opened.ids]
+    plan = checked_plan(Plan(pairs, folder), [source, index_path(source)])
     make_folder(folder)
     for i, (_, out) in enumerate(plan.pairs):
         opened.tokens(i).save(out)
@@ -146,10 +158,7 @@ def _read_vocabulary(args: argparse.Namespace) -> Vocabulary:
     """The one of the file, which leaves nothing to be chosen."""
     from speechtok.layouts import Vocabulary
 
-    chosen = ("levels", "semantic", "acoustic", "text_size", "shared", "durations")
-    given = [name.replace("_", "-") for name in chosen if getattr(args, name)]
-    if given:
-        raise ConfigError(f"{args.vocabulary}: exists and says it all; leave --{given[0]} out, or name a new file")
+    _refuse_options(args, CHOICES, f"is decided by {args.vocabulary}, which exists; or name a new file")
     return Vocabulary.load(args.vocabulary)
 
 
@@ -162,8 +171,10 @@ def _made_from(path: Path, args: argparse.Namespace) -> Vocabulary:
         tokens = tokens.semantic if args.semantic else tokens.acoustic
     elif args.levels is not None:
         tokens = tokens.take(args.levels)
-    durations = args.durations or (DURATIONS if args.name == "dedup" else 0)
-    return Vocabulary.of(tokens, text_size=args.text_size, shared=args.shared, durations=durations)
+    durations = args.durations
+    if durations is None:
+        durations = DURATIONS if args.name == "dedup" else 0
+    return Vocabulary.of(tokens, text_size=args.text_size or 0, shared=args.shared, durations=durations)
 
 
 def _utterances(files: Sequence[Path], vocabulary: Vocabulary) -> Iterator[tuple[str, Tokens]]:
@@ -180,6 +191,18 @@ def _utterances(files: Sequence[Path], vocabulary: Vocabulary) -> Iterator[tuple
         yield path.name.removesuffix(TOKEN_SUFFIX), chosen
 
 
-def _refuse_inputs(files: Sequence[Path], out: Path) -> None:
-    if os.path.realpath(out) in {os.path.realpath(path) for path in files}:
-        raise OutputError(f"{out} is also an input; choose another output")
+def _refuse_options(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Raise ConfigError where one of them was given, rather than leave it without effect."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value is not False:  # 0 was given, too
+            raise ConfigError(f"leave --{name.replace('_', '-')} out: it {why}")
+
+
+def _keep_apart(vocabulary: Path, outputs: Sequence[Path]) -> None:
+    """Raise OutputError where the vocabulary would be replaced by an output, or lie inside a folder that is one."""
+    place = Path(os.path.realpath(vocabulary))
+    for out in outputs:
+        real = Path(os.path.realpath(out))
+        if real == place or real in place.parents:
+            raise OutputError(f"{vocabulary}: --vocabulary lies where {out} is written; name another file")

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from torch import Tensor, nn
 
 from speechtok.errors import ConfigError
 from speechtok.guidance.acoustic import AcousticConfig
 from speechtok.guidance.clusters import load_centres, load_units_config
 from speechtok.guidance.frames import CodecGrid
-from speechtok.guidance.guides import AcousticGuide, HeardCrops, Places, SemanticGuide, Source, StoredFeatures
+from speechtok.guidance.guides import (
+    AcousticGuide,
+    HeardCrops,
+    Places,
+    Remainders,
+    SemanticGuide,
+    Source,
+    StoredFeatures,
+)
 from speechtok.guidance.losses import SemanticConfig
 from speechtok.guidance.naming import describe
 from speechtok.guidance.store import FeatureStore
+from speechtok.guidance.targets import weights_digest
 from speechtok.guidance.teachers import load_semantic_teacher, load_speaker_teacher
 from speechtok.nn.codec import CodecConfig
 
@@ -84,28 +96,38 @@ def build_guides(config: GuidesConfig, codec: CodecConfig, places: Places, lengt
 
     Args:
         codec: what they teach.
-        places: where the crops of a step are cut; asked by stored features only.
-        lengths: by which stored features are held to the training speech.
+        places: where the crops of a step are cut.
+        lengths: by which stored features are held to the training speech, and the ends of utterances are known.
 
     Raises:
         CheckpointError: a teacher, feature store or folder of centres that cannot be loaded.
         ConfigError: parts that do not fit each other, such as the teacher's width and ``codec.semantic_dimension``.
     """
-    grid = CodecGrid(codec.sample_rate, codec.hop)
+    grid, lengths = CodecGrid(codec.sample_rate, codec.hop), cache(lengths)
+
+    def remainders(step: int) -> np.ndarray:
+        picks, starts = places(step)
+        return np.asarray(lengths(grid.rate))[picks] - starts
+
     guides: list[nn.Module] = []
     if config.semantic:
-        guides.append(_semantic(config.semantic, codec, grid, places, lengths))
+        guides.append(_semantic(config.semantic, codec, grid, places, lengths, remainders))
     if config.acoustic:
         teacher = load_speaker_teacher(config.acoustic.teacher)
-        guides.append(AcousticGuide(config.acoustic, teacher, codec.dimension, grid))
+        guides.append(AcousticGuide(config.acoustic, teacher, codec.dimension, grid, remainders))
     return guides
 
 
 def _semantic(
-    config: SemanticSection, codec: CodecConfig, grid: CodecGrid, places: Places, lengths: Lengths
+    config: SemanticSection,
+    codec: CodecConfig,
+    grid: CodecGrid,
+    places: Places,
+    lengths: Lengths,
+    remainders: Remainders,
 ) -> SemanticGuide:
-    source, width, teacher = _source(config, grid, places, lengths)
-    centres = _centres(config.centres, width, teacher) if config.centres else None
+    source, width, teacher, weights = _source(config, grid, places, lengths, remainders)
+    centres = _centres(config.centres, width, teacher, weights) if config.centres else None
     wanted, what = (
         (width, f"features of {teacher}") if centres is None else (len(centres), f"units of {config.centres}")
     )
@@ -117,8 +139,10 @@ def _semantic(
     return SemanticGuide(config, source, centres)
 
 
-def _source(config: SemanticSection, grid: CodecGrid, places: Places, lengths: Lengths) -> tuple[Source, int, str]:
-    """Where targets come from, their width, and the teacher's description."""
+def _source(
+    config: SemanticSection, grid: CodecGrid, places: Places, lengths: Lengths, remainders: Remainders
+) -> tuple[Source, int, str, str]:
+    """Where targets come from, their width, the teacher's description and the digest of its weights."""
     named = None if config.teacher is None else describe(config.teacher, config.layer)
     if config.features is None:
         teacher = load_semantic_teacher(config.teacher, config.layer)
@@ -127,23 +151,36 @@ def _source(config: SemanticSection, grid: CodecGrid, places: Places, lengths: L
                 f"{config.teacher}: hears {teacher.law.rate} Hz and the codec {grid.rate} Hz;"
                 " extract its features with 'speechtok features' and name them in guides.semantic.features"
             )
-        return HeardCrops(teacher, grid), teacher.dimension, named
+        return HeardCrops(teacher, grid, remainders), teacher.dimension, named, weights_digest(teacher)
     store = FeatureStore(config.features)
     if named not in (None, store.teacher):
         raise ConfigError(
             f"{config.features}: holds features of {store.teacher!r}, the recipe asks for {named!r};"
             " correct guides.semantic.teacher and layer, or set the teacher to null"
         )
+    # what a Hub id names does not change
+    here = weights_digest(load_semantic_teacher(config.teacher, config.layer)) if _is_folder(config.teacher) else ""
+    if here and store.weights not in ("", here):
+        raise ConfigError(
+            f"{config.features}: {config.teacher} has been trained again since; extract the features again"
+        )
     store.check(lengths(store.law.rate), store.law.rate)
-    return StoredFeatures(store, places, grid), store.dimension, store.teacher
+    return StoredFeatures(store, places, grid), store.dimension, store.teacher, store.weights
 
 
-def _centres(folder: str, width: int, teacher: str) -> Tensor:
+def _is_folder(teacher: str | None) -> bool:
+    return teacher is not None and Path(teacher).is_dir()
+
+
+def _centres(folder: str, width: int, teacher: str, weights: str) -> Tensor:
     """Centres ``[K, D]`` that belong to these features."""
-    centres, theirs = load_centres(folder), load_units_config(folder).described
+    centres, about = load_centres(folder), load_units_config(folder)
+    theirs = about.described
     if centres.shape[1] != width or theirs != teacher:
         raise ConfigError(
             f"{folder}: are centres of {theirs!r} ({centres.shape[1]} wide), the guide hears {teacher!r} ({width});"
             " name those that 'speechtok train units' makes from the same features"
         )
+    if weights and about.weights not in ("", weights):
+        raise ConfigError(f"{folder}: {theirs} has been trained again since; make the centres again")
     return centres

@@ -48,6 +48,8 @@ class UnitsConfig:
     used: float
     """Share of the centres that are nearest to any vector."""
     seed: int = 0
+    weights: str = ""
+    """Digest of the teacher's weights, see ``FeatureStore``."""
 
     @property
     def described(self) -> str:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from speechtok.errors import CheckpointError, ConfigError
 from speechtok.files import StrPath, make_folder
+from speechtok.guidance.frames import FrameLaw
 from speechtok.guidance.store import FeatureStore, write_features
-from speechtok.guidance.targets import Teacher, extract
+from speechtok.guidance.targets import Teacher, extract, weights_digest
 
 PART = 200
 """Utterances of a part."""
@@ -46,13 +47,13 @@ def extract_store(
     make_folder(folder)
     rows = [range(first, min(first + PART, len(samples))) for first in range(0, len(samples), PART)]
     parts = [folder / f"{row.start:08d}.safetensors" for row in rows]
-    about = (teacher.dimension, teacher.law, name)
+    about = (teacher.dimension, teacher.law, name, weights_digest(teacher))
     if isinstance(teacher, nn.Module):
         teacher.to(device)
     kept = 0
     for row, part in zip(rows, parts, strict=True):
         lengths = [int(samples[i]) for i in row]
-        if _whole(part, lengths, teacher, name):
+        if _whole(part, lengths, about):
             kept += len(row)
             done(len(row))
         else:
@@ -63,14 +64,15 @@ def extract_store(
     return kept
 
 
-def _whole(part: Path, lengths: Sequence[int], teacher: Teacher, name: str) -> bool:
-    """Whether an earlier call left this part, of the same speech and teacher."""
+def _whole(part: Path, lengths: Sequence[int], about: tuple[int, FrameLaw, str, str]) -> bool:
+    """Whether an earlier call left this part, of the same speech and teacher; old parts do not know its weights."""
+    *kind, weights = about
     try:
         store = FeatureStore(part)
-        store.check(lengths, teacher.law.rate)
+        store.check(lengths, kind[1].rate)
     except (CheckpointError, ConfigError):
         return False
-    return (store.teacher, store.law, store.dimension) == (name, teacher.law, teacher.dimension)
+    return [store.dimension, store.law, store.teacher] == kind and store.weights in ("", weights)
 
 
 def _counted(features: Iterator[np.ndarray], done: Callable[[int], object]) -> Iterator[np.ndarray]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from speechtok.errors import ConfigError
@@ -19,24 +20,31 @@ from speechtok.guidance.losses import SemanticConfig, semantic_losses
 from speechtok.guidance.speaker import SpeakerTeacher
 from speechtok.guidance.store import FeatureStore
 from speechtok.guidance.targets import Teacher, assign_units, crop_targets
-from speechtok.nn.codec import Codec
+from speechtok.nn.codec import Codec, real_frames
 from speechtok.nn.quantizers import Quantized
 
 Source = Callable[[Tensor, int, int], tuple[Tensor, Tensor]]
 """``(wave[B, T], step, N) -> features[B, N, D], mask[B, N]`` on the frames of the codec."""
 Places = Callable[[int], tuple[np.ndarray, np.ndarray]]
 """``step -> utterances[B], first samples[B]`` of the crops in this process's share of the batch."""
+Remainders = Callable[[int], np.ndarray]
+"""``step -> samples[B]`` from the start of each such crop to the end of its utterance; a crop is silent beyond."""
 
 
 class HeardCrops:
-    """Features of a teacher that listens to the very crops of the batch."""
+    """Features of a teacher that listens to the very crops of the batch.
 
-    def __init__(self, teacher: Teacher, grid: CodecGrid):
-        self.teacher, self.grid = teacher, grid
+    Args:
+        remainders: where they are not given, crops are heard whole.
+    """
+
+    def __init__(self, teacher: Teacher, grid: CodecGrid, remainders: Remainders | None = None):
+        self.teacher, self.grid, self.remainders = teacher, grid, remainders
 
     def __call__(self, wave: Tensor, step: int, frames: int) -> tuple[Tensor, Tensor]:
         """See ``Source``."""
-        return crop_targets(_beside(self.teacher, wave), wave.float(), self.grid, frames)
+        lengths = _lengths(self.remainders, wave, step)
+        return crop_targets(_beside(self.teacher, wave), wave.float(), self.grid, frames, lengths)
 
 
 class StoredFeatures:
@@ -81,10 +89,23 @@ class SemanticGuide(nn.Module):
 
 
 class AcousticGuide(nn.Module):
-    """Teaches the residual levels what a speaker network hears in the same crop; the align layer learns with them."""
+    """Teaches the residual levels what a speaker network hears in the same crop; the align layer learns with them.
 
-    def __init__(self, config: AcousticConfig, teacher: SpeakerTeacher, dimension: int, grid: CodecGrid):
+    Args:
+        dimension: of the codec's latents.
+        remainders: where they are not given, crops are heard whole.
+    """
+
+    def __init__(
+        self,
+        config: AcousticConfig,
+        teacher: SpeakerTeacher,
+        dimension: int,
+        grid: CodecGrid,
+        remainders: Remainders | None = None,
+    ):
         super().__init__()
+        self.grid, self.remainders = grid, remainders
         if teacher.rate != grid.rate:
             raise ConfigError(f"the speaker teacher hears {teacher.rate} Hz and the codec {grid.rate} Hz; use one rate")
         self._teacher = (teacher,)  # a module would be taken for a part of this one
@@ -95,8 +116,16 @@ class AcousticGuide(nn.Module):
         """``acoustic/kl`` and ``acoustic/cosine``, see ``AlignLayer``; nothing before there are codes."""
         if quantized.codes is None:
             return {}
-        heard = _beside(self._teacher[0], wave)(wave.float())
-        return self.layer(quantized.latent, codec.quantizer, quantized.codes, heard)
+        lengths = _lengths(self.remainders, wave, step)
+        heard = _beside(self._teacher[0], wave)(wave.float(), lengths)
+        mask = None if lengths is None else real_frames(lengths, quantized.latent.shape[1], self.grid.hop)
+        return self.layer(quantized.latent, codec.quantizer, quantized.codes, heard, mask)
+
+
+def _lengths(remainders: Remainders | None, wave: Tensor, step: int) -> Tensor | None:
+    """Samples of speech in each crop, ``[B]``; None where all are whole."""
+    found = None if remainders is None else torch.from_numpy(remainders(step)).to(wave.device)
+    return None if found is None or bool((found >= wave.shape[1]).all()) else found.clamp_max(wave.shape[1])
 
 
 def _beside(teacher: Any, wave: Tensor) -> Any:

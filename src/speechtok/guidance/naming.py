@@ -15,4 +15,9 @@ def named(text: str) -> tuple[str, int | str | None]:
     name, separator, layer = text.rpartition(SEPARATOR)
     if not separator:
         return text, None
-    return name, int(layer) if layer.isdigit() else layer
+    return name, layer_of(layer)
+
+
+def layer_of(text: str) -> int | str:
+    """A layer as commands are given it: a number, or a word such as ``average``."""
+    return int(text) if text.isdigit() else text

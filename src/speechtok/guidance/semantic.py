@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from speechtok.errors import CheckpointError, ConfigError
+from speechtok.errors import ConfigError
 from speechtok.guidance.frames import FrameLaw
+from speechtok.pretrained import load_network, load_part
 
 AVERAGE = "average"
 
@@ -52,22 +52,11 @@ class SemanticTeacher(nn.Module):
         """From a local folder or a Hub id, with the preprocessing that its configuration asks for.
 
         Raises:
-            CheckpointError: ``transformers`` is not installed or cannot load it.
+            CheckpointError: ``transformers`` is not installed or cannot load it; see ``pretrained.load_network``.
         """
-        try:
-            from transformers import AutoFeatureExtractor, AutoModel
-        except ImportError as error:
-            raise CheckpointError(
-                f"{name}: teachers need transformers; pip install 'speechtok[transformers]'"
-            ) from error
-        try:
-            extractor: Any = AutoFeatureExtractor.from_pretrained(name)
-            # Tensors only: a weights file that is a pickle is read by torch's restricted loader, which runs no code.
-            network = AutoModel.from_pretrained(name, weights_only=True)
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise CheckpointError(f"{name}: transformers cannot load this teacher ({reason})") from error
-        return cls(network.float(), layer, bool(getattr(extractor, "do_normalize", False)), extractor.sampling_rate)
+        extractor = load_part("AutoFeatureExtractor", name, "teacher")
+        network = load_network("AutoModel", name, "teacher")
+        return cls(network, layer, bool(getattr(extractor, "do_normalize", False)), extractor.sampling_rate)
 
     def frames(self, samples: int) -> int:
         """Number of feature frames of so many samples."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from speechtok.errors import CheckpointError
 from speechtok.files import write_bytes_atomic
-from speechtok.nn.ecapa import ECAPA, ECAPAConfig, SpeakerFeatures
+from speechtok.nn.ecapa import ECAPA, MIN_FRAMES, ECAPAConfig, SpeakerFeatures
 from speechtok.nn.fbank import SpeakerMel
 from speechtok.weights import read_torch_file
 
@@ -36,6 +36,11 @@ class SpeakerTeacher(nn.Module):
         self.rate, self.hop = rate, self.front.hop
         self.dimension, self.frame_dimension = network.config.embedding, network.config.aggregate
         self.requires_grad_(False).eval()
+
+    @property
+    def least_samples(self) -> int:
+        """Shortest waveform that has an embedding."""
+        return self.front.samples(MIN_FRAMES)
 
     def train(self, mode: bool = True) -> SpeakerTeacher:
         """A teacher stays in evaluation mode."""

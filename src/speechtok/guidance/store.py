@@ -26,6 +26,8 @@ FORMAT, VERSION = "speechtok.features", "1"
 class FeatureStore:
     """Features of utterance i as ``store[i]``, and of crops by ``batch``.
 
+    ``teacher`` is the name of what made them, ``weights`` the digest of its weights, empty where nothing is known.
+
     Raises:
         CheckpointError: the file is missing, damaged, or no feature store.
     """
@@ -38,7 +40,7 @@ class FeatureStore:
             if header.get("format") != FORMAT or header.get("version") != VERSION:
                 raise CheckpointError(f"{path}: is no feature store of this release; extract the features again")
             self.law = FrameLaw(*json.loads(header["law"]))
-            self.teacher = header["teacher"]
+            self.teacher, self.weights = header["teacher"], header.get("weights", "")
             self.offsets: Tensor = self._file.get_tensor("offsets")
             self.samples: Tensor = self._file.get_tensor("samples")
             self._features = self._file.get_slice("features")
@@ -82,7 +84,13 @@ class FeatureStore:
 
 
 def write_features(
-    path: StrPath, features: Iterable[np.ndarray], samples: Sequence[int], dimension: int, law: FrameLaw, teacher: str
+    path: StrPath,
+    features: Iterable[np.ndarray],
+    samples: Sequence[int],
+    dimension: int,
+    law: FrameLaw,
+    teacher: str,
+    weights: str = "",
 ) -> None:
     """Write a store without holding more than one utterance.
 
@@ -90,6 +98,7 @@ def write_features(
         features: ``[law.frames(samples[i]), D]`` for every utterance, in order; stored as float16.
         samples: lengths of the waveforms at ``law.rate``.
         teacher: what made them, for people.
+        weights: its ``targets.weights_digest``.
 
     Raises:
         ConfigError: features that do not obey the law, are not finite in float16, or are too few or too many.
@@ -97,7 +106,7 @@ def write_features(
     """
     offsets = np.cumsum([0, *(law.frames(int(n)) for n in samples)]).astype("<i8")
     lengths = np.asarray(samples, "<i8")
-    header = _header(int(offsets[-1]), dimension, len(lengths), law, teacher)
+    header = _header(int(offsets[-1]), dimension, len(lengths), law, {"teacher": teacher, "weights": weights})
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         file.write(header + offsets.tobytes() + lengths.tobytes())
         count = 0
@@ -114,7 +123,7 @@ def write_features(
             raise ConfigError(f"{path}: features of {count} utterances only, {len(lengths)} were promised")
 
 
-def _header(total: int, dimension: int, utterances: int, law: FrameLaw, teacher: str) -> bytes:
+def _header(total: int, dimension: int, utterances: int, law: FrameLaw, origin: dict[str, str]) -> bytes:
     """The head of a safetensors file: its length, then names, types, shapes and places as JSON."""
     shapes = {
         "offsets": ("I64", [utterances + 1], 8),
@@ -124,7 +133,7 @@ def _header(total: int, dimension: int, utterances: int, law: FrameLaw, teacher:
     about = {
         "format": FORMAT,
         "version": VERSION,
-        "teacher": teacher,
+        **origin,
         "law": json.dumps([law.rate, law.hop, law.window]),
     }
     entries: dict[str, Mapping] = {"__metadata__": about}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from speechtok.errors import ConfigError
 from speechtok.guidance.frames import CodecGrid, FrameLaw, align
@@ -41,26 +42,22 @@ def crop_targets(
     return aligned, inside & marks[..., 0].bool()
 
 
-def utterance_targets(
-    teacher: Teacher, waves: Sequence[Tensor], starts: Sequence[int], grid: CodecGrid, frames: int
-) -> tuple[Tensor, Tensor]:
-    """The teacher hears whole utterances ``waves[i][T_i]``, of which the codec gets a crop at ``starts[i]``.
-
-    Slower than ``crop_targets``, and with the context that crops lack. Returns ``[B, N, D]`` and ``mask[B, N]``.
-    """
-    _same_rate(teacher, grid)
-    pairs = [
-        align(teacher(wave[None])[0][0], grid, teacher.law, frames, start)
-        for wave, start in zip(waves, starts, strict=True)
-    ]
-    return torch.stack([features for features, _ in pairs]), torch.stack([mask for _, mask in pairs])
-
-
 def extract(teacher: Teacher, waves: Iterable[Tensor | np.ndarray]) -> Iterator[np.ndarray]:
     """Features ``[T', D]`` of one whole utterance ``[T]`` after the other, for ``write_features``."""
     for wave in waves:
         features, _ = teacher(torch.as_tensor(wave, dtype=torch.float32)[None])
         yield features[0].cpu().numpy()
+
+
+def weights_digest(teacher: Teacher) -> str:
+    """By which a teacher's weights are known again, wherever they lie; empty where it is no module."""
+    if not isinstance(teacher, nn.Module):
+        return ""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(teacher.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def assign_units(features: Tensor, centres: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def write_arrays(
     ids, offsets, num_samples, timbres = [], [0], [], []
     dtype, digest = _dtype(layout), hashlib.sha256()
     # The index takes its place right after the data, and its digest refuses data of another run.
-    with atomic_path(_index_path(path)) as index, atomic_path(path) as target, target.open("wb") as file:
+    with atomic_path(index_path(path)) as index, atomic_path(path) as target, target.open("wb") as file:
         file.write(bytes(_HEADER[path.suffix]))
         for name, tokens in utterances:
             rows = np.ascontiguousarray(layout.encode(tokens, bos=bos, eos=eos).T, dtype)
@@ -125,7 +125,7 @@ def open_arrays(path: StrPath, *, fingerprint: str | None = None, verify: bool =
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise TokenFileError(f"{path}: is no file of sequences; they end in {' or '.join(SUFFIXES)}")
-    index = _index_path(path)
+    index = index_path(path)
     values = read_json(index)
     require_format(values, FORMAT, VERSION, str(index), "write it again with `speechtok layout`")
     layout = layout_from_dict(values, str(index), fingerprint)
@@ -157,7 +157,8 @@ def _mapped(path: Path, layout: Layout, steps: int) -> np.ndarray:
         raise TokenFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _index_path(path: Path) -> Path:
+def index_path(path: Path) -> Path:
+    """Where the index of a file of sequences stands: beside it, with ``.json`` after its name."""
     return path.with_name(f"{path.name}.json")
 
 

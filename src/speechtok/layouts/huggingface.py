@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from speechtok.errors import ConfigError, OutputError, TokenFileError
+from speechtok.checks import whole
+from speechtok.errors import ConfigError, OutputError, TokenError, TokenFileError
 from speechtok.files import StrPath, make_folder
 from speechtok.layouts.arrays import TokenArrays, write_arrays
 from speechtok.layouts.base import Layout
@@ -103,9 +104,14 @@ def read_dataset(folder: StrPath, *, fingerprint: str | None = None) -> tuple[An
 
 def row_tokens(row: dict[str, Any], layout: Layout) -> Tokens:
     """Exactly the tokens of a row that ``write_dataset`` wrote; raises TokenError where it is no such row."""
-    timbre = None if row["timbre"] is None else np.array(row["timbre"], np.float32)
-    ids = np.array(row["input_ids"])
-    return layout.decode(ids.T, num_samples=int(row["num_samples"]), timbre=timbre)
+    try:
+        ids, num_samples, timbre = np.array(row["input_ids"]), row["num_samples"], row["timbre"]
+        timbre = None if timbre is None else np.array(timbre, np.float32)
+    except KeyError as error:
+        raise TokenError(f"a row lacks the column {error}; take rows of a dataset that write_dataset wrote") from error
+    except (TypeError, ValueError) as error:
+        raise TokenError(f"a row holds no ids or no timbre ({error}); write the dataset again") from error
+    return layout.decode(ids.T, num_samples=whole("num_samples", num_samples, 1), timbre=timbre)
 
 
 def _library(name: str) -> Any:

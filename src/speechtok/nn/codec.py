@@ -86,6 +86,11 @@ class CodecConfig:
         return from_mapping(cls, values, "codec")
 
 
+def real_frames(lengths: Tensor, frames: int, hop: int) -> Tensor:
+    """``mask[B, frames]``, True on the frames of hops that hold some of the ``lengths[B]`` samples."""
+    return torch.arange(frames, device=lengths.device) < -(-lengths // hop)[:, None]
+
+
 class Codec(nn.Module):
     """Waveform to codes and back."""
 
@@ -105,8 +110,7 @@ class Codec(nn.Module):
         """``wave[B, T] -> codes[B, Q, N]``; ``lengths[B]`` in samples for a padded batch."""
         latent, mask = self.encoder(wave, lengths), None
         if lengths is not None:
-            counts = -(-lengths // self.config.hop)
-            mask = torch.arange(latent.shape[1], device=latent.device) < counts[:, None]
+            mask = real_frames(lengths, latent.shape[1], self.config.hop)
         return self.quantizer.encode(latent, levels, mask)
 
     def latent(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -31,6 +31,10 @@ class SpeakerMel(nn.Module):
         """Number of frames of so many samples."""
         return samples // self.hop + 1
 
+    def samples(self, frames: int) -> int:
+        """Fewest samples that make so many frames."""
+        return (frames - 1) * self.hop
+
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """``lengths[B]`` in samples: the mean is taken over the frames of the signal; padding must be zeros."""
         spectrum = torch.stft(

@@ -99,7 +99,8 @@ class LogMelFrontEnd(nn.Module):
 class LocalContext(nn.Module):
     """What a few ConvNeXt blocks add to ``x[B, N, C]``, in the place of HuBERT's convolution of the positions.
 
-    It comes after the masking, so that nothing of a masked frame is heard through its neighbours.
+    It comes after the masking, so that nothing of a masked frame is heard through its neighbours. Frames that are zero
+    are padding: so the encoder of ``transformers`` marks them, and they stay zero to the neighbours in every block.
     """
 
     def __init__(self, width: int, blocks: int):
@@ -107,9 +108,9 @@ class LocalContext(nn.Module):
         self.blocks = nn.ModuleList(ConvNeXtBlock(width, 3, 7, False, 1 / blocks) for _ in range(blocks))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x
+        y, valid = x, x.any(-1, keepdim=True)
         for block in self.blocks:
-            y = block(y)
+            y = block(y, valid)
         return y - x  # the caller adds what it gave
 
 

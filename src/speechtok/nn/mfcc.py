@@ -12,11 +12,14 @@ from speechtok.nn.mel import LogMel
 
 RATE, HOP = 16000, 160
 BANDS, COEFFICIENTS, LIFTER = 23, 13, 22
-"""Kaldi's, which HuBERT's first iteration used (Hsu et al. 2021, section IV-B)."""
+"""Kaldi's sizes, which HuBERT's first iteration used (Hsu et al. 2021, section IV-B)."""
 
 
 class MFCC(nn.Module):
-    """``wave[B, T]`` at 16 kHz to ``[B, T // 160, 39]``; frame m is centred on sample ``160 m + 80``."""
+    """``wave[B, T]`` at 16 kHz to ``[B, T // 160, 39]``; frame m is centred on sample ``160 m + 80``.
+
+    Unlike Kaldi's, the mel filters weigh magnitudes and not powers, and there is no dither.
+    """
 
     DIMENSION = 3 * COEFFICIENTS
 
@@ -32,7 +35,7 @@ class MFCC(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:
         """See the class."""
         emphasised = wave - 0.97 * F.pad(wave, (1, 0))[:, :-1]
-        cepstra = 2 * self.mel(emphasised) @ self.transform  # of the power, whose logarithm is twice the magnitude's
+        cepstra = 2 * self.mel(emphasised) @ self.transform  # twice a log magnitude has the range of a log power
         first = differences(cepstra)
         return torch.cat([cepstra, first, differences(first)], -1)
 

@@ -143,9 +143,12 @@ class Tokenizer(ABC):
 
         Raises:
             TokenError: the tokens come from another tokenizer.
+            ConfigError: what makes the sound, such as a vocoder, gives something else than enough samples.
         """
         self._check_own(tokens)
-        samples = self._samples(tokens)[: tokens.num_samples]
+        samples = self._samples(tokens)
+        _check_sound(samples, tokens.num_samples, self.name)
+        samples = samples[: tokens.num_samples]
         samples.flags.writeable = False  # nobody else holds it, so Audio need not copy it
         return Audio(samples, self.sample_rate)
 
@@ -234,3 +237,14 @@ class Tokenizer(ABC):
                 f"these tokens contradict {self.name}: they have codebooks {tokens.codebook_sizes} from "
                 f"level {tokens.first_level}, {tokens.sample_rate} Hz and hop {tokens.hop}; encode again"
             )
+
+
+def _check_sound(samples: Any, wanted: int, name: str) -> None:
+    """Raise ConfigError unless ``samples`` is a float32 array ``[T]`` with T >= ``wanted``."""
+    if not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype != np.float32:
+        found = f"{samples.dtype}{[*samples.shape]}" if isinstance(samples, np.ndarray) else type(samples).__name__
+        raise ConfigError(f"{name} decoded to {found} where float32 samples [T] were due; mend its decoder or vocoder")
+    if len(samples) < wanted:
+        raise ConfigError(
+            f"{name} decoded to {len(samples)} samples where {wanted} were due; take a decoder or vocoder of its hop"
+        )

@@ -20,7 +20,7 @@ from speechtok.errors import CheckpointError, ConfigError, OutputError
 from speechtok.files import make_folder, write_bytes_atomic, write_text_atomic
 from speechtok.nn.codec import Codec, CodecConfig
 from speechtok.nn.conv import fold_weight_norm
-from speechtok.tokenizers.official import is_official, official_config, official_weights
+from speechtok.tokenizers.official import OFFICIAL_CARD, is_official, official_config, official_weights
 
 FORMAT, VERSION = "speechtok.codec", 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -87,7 +87,7 @@ def read_checkpoint(config: str | Path, weights: str | Path, *, fold: bool = Tru
     if not any(".parametrizations." in key for key in state):
         fold_weight_norm(model)
     _install(model, state, weights)
-    return (fold_weight_norm(model) if fold else model).eval(), header.get("card", {})
+    return (fold_weight_norm(model) if fold else model).eval(), header.get("card", OFFICIAL_CARD if official else {})
 
 
 def _state(model: Codec, for_training: bool) -> dict[str, Tensor]:

@@ -15,17 +15,18 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from speechtok.errors import ConfigError
-from speechtok.nn.codec import Codec
+from speechtok.nn.codec import BACKBONES, Codec
 from speechtok.tokenizers.base import Tokenizer
 from speechtok.tokenizers.checkpoint import is_statistic
 from speechtok.tokenizers.chunking import Window, overlapping, windows
-from speechtok.tokenizers.fingerprint import RESAMPLER, fingerprint_of
+from speechtok.tokenizers.fingerprint import RESAMPLER, fingerprint_of, settings_facts
 
 CODE_VERSION = 1
 """Raised whenever a change of this package changes the codes that the same weights give."""
@@ -79,11 +80,16 @@ class CodecTokenizer(Tokenizer):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over weights, configuration, resampler and code version, cut to 16 digits."""
-        config = {key: value for key, value in self.codec.config.to_dict().items() if key != "quantizer"}
-        settled = self.codec.config.quantizer.settled()
-        config |= {"quantizer": settled} if settled else {}
         weights = {key: tensor for key, tensor in self.codec.state_dict().items() if not is_statistic(key)}
-        return fingerprint_of([CODE_VERSION, RESAMPLER, config], weights)
+        return fingerprint_of([CODE_VERSION, RESAMPLER, self._config_facts()], weights)
+
+    def _config_facts(self) -> dict[str, Any]:
+        """What the configuration decides of the codes, as JSON values."""
+        config = self.codec.config
+        facts = settings_facts(config, "codec", without=("quantizer", *BACKBONES))
+        facts[config.backbone] = settings_facts(config.section, config.backbone)
+        settled = config.quantizer.settled()
+        return facts | ({"quantizer": settled} if settled else {})
 
     @property
     def bitrate(self) -> float:

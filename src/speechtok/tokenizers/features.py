@@ -6,8 +6,9 @@ Every source obeys the length law of codecs, ``N == ceil(T / hop)`` from one sam
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,23 @@ from speechtok.guidance.semantic import SemanticTeacher
 from speechtok.guidance.targets import Teacher
 from speechtok.guidance.teachers import load_semantic_teacher
 from speechtok.nn import hubert
+from speechtok.nn.codec import Codec
 from speechtok.nn.mel import LogMel
 from speechtok.tokenizers.chunking import in_pieces, overlapping, windows
 from speechtok.tokenizers.codec import CodecTokenizer, torch_device
+from speechtok.tokenizers.folder import WEIGHTS, part_of
+from speechtok.tokenizers.registry import load, located
 
 TEACHER = "teacher"
 """Folder inside that of a tokenizer, for the network that it hears with."""
-NETWORK_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+NETWORK_FILES = ("config.json", WEIGHTS, "preprocessor_config.json")
 TEACHER_FACTS = (
     "model_type", "num_attention_heads", "hidden_act", "feat_extract_activation", "feat_extract_norm",
     "do_stable_layer_norm", "layer_norm_eps",
 )  # fmt: skip
 """Settings of a ``transformers`` teacher that change its features and cannot be seen in its weights."""
+FURTHER_FACTS = ("max_bucket_distance",)
+"""The same, of some kinds only: WavLM's relative positions."""
 
 
 class FrameModel(ABC):
@@ -90,6 +96,8 @@ class Features(FrameModel):
     dimension: int
     semantic: bool
     """Whether they describe content rather than sound."""
+    exact_sound: bool = True
+    """Whether ``sound`` in windows gives, but for rounding, what one piece gives."""
 
     def sound(self, rows: np.ndarray) -> np.ndarray:
         """``rows[N, D] -> samples[N * hop]``, where the features keep enough to do so.
@@ -98,6 +106,10 @@ class Features(FrameModel):
             NotSupportedError: they do not.
         """
         raise NotSupportedError(f"{self.name} features have no waveform by themselves; codec latents have one")
+
+    def in_windows(self, seconds: float) -> Features:
+        """The same features, whose ``sound`` of longer audio is made in windows of about ``seconds``."""
+        return self
 
 
 class MelFeatures(Features):
@@ -151,7 +163,7 @@ class CodecFeatures(Features):
             tokenizer: whose encoder is used.
             reference: name or place that ``speechtok.load`` finds it under; needed to save.
         """
-        if not isinstance(tokenizer, CodecTokenizer):
+        if not isinstance(getattr(tokenizer, "codec", None), Codec):
             raise ConfigError(
                 f"{tokenizer.name} is no codec of speechtok; latents come from a codec such as speechtok-base"
             )
@@ -160,6 +172,7 @@ class CodecFeatures(Features):
         self.sample_rate, self.hop = tokenizer.sample_rate, tokenizer.hop
         self.dimension = tokenizer.codec.config.dimension
         self.context = tokenizer.codec.encoder_context()
+        self.exact_sound = tokenizer.exact_windows[1]
 
     def rows(self, wave: Tensor) -> Tensor:
         codec = self.tokenizer.codec
@@ -167,6 +180,11 @@ class CodecFeatures(Features):
 
     def sound(self, rows: np.ndarray) -> np.ndarray:
         return self.tokenizer.decode_latents(rows)
+
+    def in_windows(self, seconds: float) -> CodecFeatures:
+        other = copy.copy(self)
+        other.tokenizer = self.tokenizer.in_windows(seconds)
+        return other
 
     def facts(self) -> Any:
         return ["codec", self.tokenizer.fingerprint]
@@ -191,14 +209,24 @@ class TeacherFeatures(Features):
 
     semantic = True
 
-    def __init__(self, teacher: Teacher, hop: int | None = None, reference: str | None = None):
+    def __init__(
+        self, teacher: Teacher, hop: int | None = None, reference: str | None = None, digest: str | None = None
+    ):
         """
         Args:
             teacher: gives features without gradients.
             hop: of the grid in samples at the teacher's rate; the teacher's own where None.
             reference: folder or Hub id that it was loaded from; without it, saving puts the weights into the folder.
+            digest: of a teacher without ``state_dict()``, anything that changes whenever its features do.
+
+        Raises:
+            ConfigError: the teacher has neither, so tokens could not tell it from another one.
         """
-        self.teacher, self.reference = teacher, reference
+        if digest is None and not hasattr(teacher, "state_dict"):
+            raise ConfigError(
+                f"a {type(teacher).__name__} has no state_dict(); give a digest=... of all that decides its features"
+            )
+        self.teacher, self.reference, self.digest = teacher, reference, digest
         self.sample_rate, self.hop = teacher.law.rate, hop or teacher.law.hop
         self.dimension = teacher.dimension
         self.name = f"{Path(reference or type(teacher).__name__).name} layer {getattr(teacher, 'layer', '')}".rstrip()
@@ -210,12 +238,16 @@ class TeacherFeatures(Features):
     def facts(self) -> Any:
         law = self.teacher.law
         settings = [getattr(self.teacher, key, None) for key in ("layer", "normalise")]
-        return ["teacher", law.rate, law.hop, law.window, self.hop, settings, network_facts(self.teacher)]
+        facts = ["teacher", law.rate, law.hop, law.window, self.hop, settings, network_facts(self.teacher)]
+        return facts if self.digest is None else [*facts, self.digest]
 
     def state(self) -> dict[str, Tensor]:
-        return self.teacher.state_dict() if isinstance(self.teacher, torch.nn.Module) else {}
+        return self.teacher.state_dict() if hasattr(self.teacher, "state_dict") else {}
 
     def section(self, folder: Path) -> dict[str, Any]:
+        if not isinstance(self.teacher, SemanticTeacher):
+            raise ConfigError(f"{self.name}: a {type(self.teacher).__name__} cannot be loaded again from a folder")
+
         def save(place: Path) -> None:
             if type(self.teacher) is not SemanticTeacher:
                 raise ConfigError(f"{self.name}: save it apart, and give its folder as reference=")
@@ -252,7 +284,9 @@ def on_grid(rows: Tensor, law: FrameLaw, hop: int, samples: int) -> Tensor:
 def network_facts(teacher: Any) -> list[Any]:
     """Settings of a ``transformers`` network that its weights do not show."""
     config = getattr(getattr(teacher, "network", teacher), "config", None)
-    return [getattr(config, key, None) for key in TEACHER_FACTS]
+    # in front of those that only some networks have stands a list of one length, so that older tokens stay valid
+    further = [getattr(config, key) for key in FURTHER_FACTS if hasattr(config, key)]
+    return [getattr(config, key, None) for key in TEACHER_FACTS] + further
 
 
 def carried(reference: str | None, folder: Path, save: Callable[[Path], None]) -> str:
@@ -262,9 +296,14 @@ def carried(reference: str | None, folder: Path, save: Callable[[Path], None]) -
         reference: Hub id or folder that the network was loaded from, or None.
         folder: of the tokenizer.
         save: writes the network where there is no reference.
+
+    Raises:
+        ConfigError: the folder of the reference does not hold the weights in one safetensors file.
     """
     if reference is not None and not Path(reference).is_dir():
         return reference
+    if reference is not None and not (Path(reference) / WEIGHTS).is_file():
+        raise ConfigError(f"{reference}: holds no {WEIGHTS}, so it cannot be copied; save the network as one such file")
     place = make_folder(folder / TEACHER)
     if reference is None:
         save(place)
@@ -286,20 +325,18 @@ def save_network(network: Any, normalise: bool, rate: int, place: Path) -> None:
     Wav2Vec2FeatureExtractor(sampling_rate=rate, do_normalize=normalise).save_pretrained(place)
 
 
-def load_features(section: dict[str, Any], folder: Path) -> Features:
-    """Features from the section that ``Features.section`` wrote.
+def load_features(owner: Mapping[str, Any], folder: Path) -> Features:
+    """Features from the entry ``features`` of a section, which ``Features.section`` wrote.
 
     Raises:
-        CheckpointError: the section is not one, or what it names cannot be loaded.
+        CheckpointError: there is none, or what it names cannot be loaded.
     """
-    settings = dict(section)
+    settings = dict(part_of(owner, "features", folder))
     kind = settings.pop("kind", None)
     try:
         if kind == "mel":
             return MelFeatures(**settings)
         if kind == "codec":
-            from speechtok.tokenizers.registry import load
-
             return CodecFeatures(load(located(folder, settings["model"])), settings["model"])
         if kind == "teacher":
             reference = located(folder, settings["model"])
@@ -307,12 +344,6 @@ def load_features(section: dict[str, Any], folder: Path) -> Features:
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{folder}: its config.json describes no features ({error}); restore it") from error
     raise CheckpointError(f"{folder}: features of kind {kind!r}; this release knows mel, codec and teacher")
-
-
-def located(folder: Path, reference: str) -> str:
-    """A folder inside ``folder`` where there is one of that name, else the name as it is."""
-    inside = folder / reference
-    return str(inside) if inside.is_dir() else reference
 
 
 def _device_of(teacher: Any) -> torch.device:

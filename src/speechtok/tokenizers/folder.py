@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechtok.errors import CheckpointError
 from speechtok.files import make_folder, write_bytes_atomic, write_text_atomic
+from speechtok.tokenizers.card import Card, read_card
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,8 +34,13 @@ KINDS = {
 """The module of each kind; its ``from_folder(ModelFolder) -> Tokenizer`` reads it."""
 CARRIED = ("bpe.json", "teacher/config.json", "teacher/preprocessor_config.json", "teacher/model.safetensors")
 """Further files that such a folder may hold."""
+REFERENCES = ("model", "units", "codec")
+"""Entries of a section that name other models."""
 SHAPE = ("scheme", "sample_rate", "hop", "codebook_sizes", "semantic_levels")
 """What can be said of a tokenizer without loading it."""
+
+_BEGUN: ContextVar[tuple[Path, ...]] = ContextVar("begun", default=())
+"""Folders that are being loaded, outermost first."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class ModelFolder:
     kind: str
     section: dict[str, Any]
     shape: dict[str, Any]
-    card: dict[str, Any]
+    card: Card
     requires: tuple[str, ...]
     """Packages that it needs and that an extra brings."""
 
@@ -80,7 +87,12 @@ class ModelFolder:
     @property
     def says(self) -> dict[str, str]:
         """``licence`` and ``note`` of the card, as every tokenizer takes them."""
-        return {"licence": self.card.get("licence_weights") or "not stated", "note": self.card.get("note", "")}
+        return {"licence": self.card.licence_weights or "not stated", "note": self.card.note}
+
+    @property
+    def references(self) -> list[str]:
+        """Models that the section names, at any depth: folders, bundled names or Hub ids."""
+        return list(_references(self.section))
 
     @property
     def usable(self) -> bool:
@@ -106,26 +118,66 @@ def read_folder(config: str | Path, name: str | None = None) -> ModelFolder | No
             f"{config}: version {header.get('version')}, this release reads {VERSION}; upgrade speechtok"
         )
     kind = header.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise CheckpointError(f"{config}: kind {kind!r}; this release knows {', '.join(KINDS)}")
     parts = [header.get(part, {}) for part in (kind, "shape", "card")]
     if not all(isinstance(part, dict) for part in parts) or any(key not in parts[1] for key in SHAPE):
         raise CheckpointError(f"{config}: {kind}, shape and card must be mappings, the shape with {', '.join(SHAPE)}")
+    section, shape, card = parts
+    _check_shape(shape, config)
+    told = {key: shape[key] for key in ("scheme", "semantic_levels")}
+    checked = read_card(card | told, len(shape["codebook_sizes"]), config)
     requires = header.get("requires", [])
     if not isinstance(requires, list) or not all(isinstance(package, str) for package in requires):
         raise CheckpointError(f"{config}: requires must be a list of packages, not {requires!r}; restore it")
     folder = config.parent
-    return ModelFolder(folder, name or folder.resolve().name, kind, *parts, tuple(requires))
+    return ModelFolder(folder, name or folder.resolve().name, kind, section, shape, checked, tuple(requires))
 
 
 def load_folder(folder: ModelFolder, device: str = "cpu") -> Tokenizer:
     """The tokenizer of a folder, on ``device``.
 
     Raises:
-        CheckpointError: something that it needs is missing or damaged.
+        CheckpointError: something that it needs is missing or damaged, or it names itself.
         ConfigError: the device cannot be used.
     """
-    return importlib.import_module(KINDS[folder.kind]).from_folder(folder, device)
+    place, begun = folder.path.resolve(), _BEGUN.get()
+    if place in begun:
+        raise CheckpointError(f"{folder.path}: its config.json names, in the end, itself; name other models")
+    token = _BEGUN.set((*begun, place))
+    try:
+        return importlib.import_module(KINDS[folder.kind]).from_folder(folder, device)
+    finally:
+        _BEGUN.reset(token)
+
+
+def part_of(section: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    """The mapping ``key`` of a section of the configuration in the folder ``path``.
+
+    Raises:
+        CheckpointError: there is none, or it is something else.
+    """
+    part = section.get(key)
+    if not isinstance(part, dict):
+        raise CheckpointError(f"{path}: {key} in its config.json must be a mapping, not {part!r}; restore it")
+    return part
+
+
+def _references(section: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from _references(value)
+        elif key in REFERENCES and isinstance(value, str):
+            yield value
+
+
+def _check_shape(shape: Mapping[str, Any], config: Path) -> None:
+    """Raise CheckpointError unless the numbers of a shape are numbers; scheme and levels are checked with the card."""
+    sizes = shape["codebook_sizes"]
+    numbers = [shape["sample_rate"], *([] if shape["hop"] is None else [shape["hop"]])]
+    numbers += sizes if isinstance(sizes, list) else [None]
+    if any(type(number) is not int or number < 1 for number in numbers):
+        raise CheckpointError(f"{config}: its shape must hold whole numbers above 0, hop may be null; restore it")
 
 
 def write_folder(

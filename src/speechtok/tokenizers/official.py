@@ -27,6 +27,8 @@ SEANET_KEYS = (
     "lstm_layers",
     "activation",
 )
+OFFICIAL_CARD = {"scheme": "E", "semantic_levels": [0]}
+"""What every official model is, and its files do not say: level one was taught content by HuBERT."""
 CODEC_KEYS = ("dimension", "semantic_dimension", "codebook_size", "n_q")
 RATE_KEYS = ("sample_rate", "sampling_rate")
 WRAPPERS = ("generator", "model", "state_dict")

@@ -30,6 +30,8 @@ class ModelEntry:
     verified: str
     """What was checked about this very model."""
     description: str
+    causal: bool = False
+    """True where no frame needs audio from after it."""
 
     @property
     def levels(self) -> int:
@@ -115,6 +117,7 @@ HUB = {
                 sample_rate=24000,
                 codebook_sizes=(1024,) * 32,
                 licence_weights="not stated",
+                causal=True,
                 description="EnCodec, causal; 2, 4, 8, 16 or 32 levels are 1.5, 3, 6, 12 or 24 kbit/s",
             )
         ),
@@ -162,6 +165,7 @@ HUB = {
                 codebook_sizes=(2048,) * 32,
                 semantic_levels=(0,),
                 licence_weights="CC-BY-4.0",
+                causal=True,
                 description="Mimi, causal, level 0 taught by WavLM; Moshi uses 8 levels, 1.1 kbit/s",
             )
         ),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 from speechtok.errors import CheckpointError, ConfigError
+from speechtok.guidance.frames import FrameLaw
 from speechtok.guidance.phones import pcm16
+from speechtok.pretrained import load_network, load_part, settings_of
 from speechtok.tokenizers.codec import torch_device
 from speechtok.tokenizers.fingerprint import fingerprint_of
 
@@ -18,6 +22,12 @@ STEP = 0.01
 """Seconds of one frame of PocketSphinx."""
 QUIET = 0.2
 """Seconds of the stretch whose loudness decides where long audio is cut."""
+
+VOCABULARY_SETTINGS = (
+    "special_tokens_map", "word_delimiter_token", "replace_word_delimiter_char", "do_lower_case",
+    "clean_up_tokenization_spaces", "target_lang",
+)  # fmt: skip
+"""Attributes of a slow tokenizer of ``transformers`` that change its ids or texts."""
 
 
 class Transcript(NamedTuple):
@@ -54,22 +64,26 @@ class PocketSphinx:
             search: settings of its decoder, such as ``fwdflat=False``.
 
         Raises:
-            ConfigError: PocketSphinx is not installed.
+            ConfigError: PocketSphinx is not installed, or refuses the settings.
         """
         try:
             import pocketsphinx
         except ImportError as error:
             raise ConfigError("this recogniser needs pocketsphinx; pip install 'speechtok[text]'") from error
         # live normalisation would carry the level of one utterance into the next
-        self._decoder: Any = pocketsphinx.Decoder(samprate=self.sample_rate, cmn="batch", loglevel="FATAL", **search)
-        self._search = [search] if search else []
+        fixed = {"samprate": self.sample_rate, "cmn": "batch", "loglevel": "FATAL"}
+        try:
+            self._decoder: Any = pocketsphinx.Decoder(**fixed, **search)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"pocketsphinx refuses the search settings {search} ({error}); mend them") from error
+        self._search = {"search": search} if search else {}
 
     @property
     def facts(self) -> Any:
-        return ["pocketsphinx", version("pocketsphinx"), *self._search]
+        return ["pocketsphinx", version("pocketsphinx"), *self._search.values()]
 
     def section(self) -> dict[str, Any]:
-        return {"kind": "pocketsphinx"}
+        return {"kind": "pocketsphinx", **self._search}
 
     def transcribe(self, samples: np.ndarray) -> Transcript:
         self._decoder.reinit_feat()  # or the front end carries something of the last utterance into this one
@@ -100,34 +114,38 @@ class TransformersRecogniser:
         self.processor, self.reference = processor, reference
         self.sample_rate = processor.feature_extractor.sampling_rate
         self.generates = network.can_generate()
+        kernels, strides = (getattr(network.config, key, ()) for key in ("conv_kernel", "conv_stride"))
+        self.shortest = FrameLaw.of_convolutions(self.sample_rate, kernels, strides).window
 
     @classmethod
     def load(cls, name: str, reference: str | None = None, device: str = "cpu") -> TransformersRecogniser:
         """From a folder or a Hub id.
 
         Raises:
-            CheckpointError: ``transformers`` is not installed, or it is no recogniser that it can load.
+            CheckpointError: ``transformers`` is not installed, or it is no recogniser that it can load; see
+                ``pretrained.load_network``.
         """
-        try:
-            import transformers
-
-            config = transformers.AutoConfig.from_pretrained(name)
-            kind = "CTC" if any(one.endswith("CTC") for one in config.architectures or ()) else "SpeechSeq2Seq"
-            network = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(name, weights_only=True)
-            processor = transformers.AutoProcessor.from_pretrained(name)
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-            raise CheckpointError(f"{name}: transformers cannot load this recogniser ({error})") from error
-        return cls(network, processor, reference or name, device)
+        what = "recogniser"
+        config = load_part("AutoConfig", name, what)
+        kind = "CTC" if any(one.endswith("CTC") for one in config.architectures or ()) else "SpeechSeq2Seq"
+        network = load_network(f"AutoModelFor{kind}", name, what, config=config)
+        return cls(network, load_part("AutoProcessor", name, what), reference or name, device)
 
     @property
     def facts(self) -> Any:
-        return ["transformers", self.sample_rate, fingerprint_of([], self.network.state_dict())]
+        network, processor = self.network, self.processor
+        settings = [settings_of(network.config), settings_of(processor.feature_extractor)]
+        settings += [settings_of(network.generation_config)] if self.generates else []
+        weights = fingerprint_of(settings, network.state_dict())
+        return ["transformers", self.sample_rate, weights, vocabulary_facts(processor.tokenizer)]
 
     def section(self) -> dict[str, Any]:
         return {"kind": "transformers", "model": self.reference}
 
     @torch.inference_mode()
     def transcribe(self, samples: np.ndarray) -> Transcript:
+        samples_heard = len(samples)
+        samples = np.pad(samples, (0, max(0, self.shortest - len(samples))))  # or the convolutions give no frame
         heard = self.processor.feature_extractor(samples, sampling_rate=self.sample_rate, return_tensors="pt")
         heard = heard.to(self.network.device)
         if self.generates:
@@ -137,8 +155,19 @@ class TransformersRecogniser:
         said = self.processor.tokenizer.decode(ids, output_word_offsets=True)
         step = self.network.config.inputs_to_logits_ratio
         spans = [(part["start_offset"] * step, part["end_offset"] * step) for part in said.word_offsets]
-        times = np.array(spans, np.int64).reshape(-1, 2).clip(max=len(samples))
+        times = np.array(spans, np.int64).reshape(-1, 2).clip(max=samples_heard)
         return Transcript(" ".join(part["word"] for part in said.word_offsets), times)
+
+
+def vocabulary_facts(tokenizer: Any) -> list[Any]:
+    """All that decides the ids and texts of a tokenizer of ``transformers``, as JSON values, for fingerprints."""
+    if hasattr(tokenizer, "backend_tokenizer"):  # merges and normaliser included
+        return [type(tokenizer).__name__, tokenizer.backend_tokenizer.to_str()]
+    settings = {key: getattr(tokenizer, key, None) for key in VOCABULARY_SETTINGS}
+    with tempfile.TemporaryDirectory() as folder:  # its own files tell of merges where there are any
+        written = sorted(Path(one) for one in tokenizer.save_vocabulary(folder) if one)
+        files = [[path.name, path.read_text(encoding="utf-8")] for path in written]
+    return [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), settings, files]
 
 
 def load_recogniser(section: dict[str, Any], device: str = "cpu") -> Recogniser:
@@ -150,7 +179,10 @@ def load_recogniser(section: dict[str, Any], device: str = "cpu") -> Recogniser:
     """
     if section.get("kind") == "pocketsphinx":
         torch_device(device)
-        return PocketSphinx()
+        search = section.get("search", {})
+        if not isinstance(search, dict):
+            raise CheckpointError(f"recogniser {section!r}: search must be a mapping of settings; restore it")
+        return PocketSphinx(**search)
     if section.get("kind") == "transformers" and isinstance(section.get("model"), str):
         return TransformersRecogniser.load(section["model"], device=device)
     raise CheckpointError(f"recogniser {section!r}: kind must be pocketsphinx, or transformers with a model")

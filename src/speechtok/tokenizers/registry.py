@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import posixpath
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechtok.errors import CheckpointError
 from speechtok.hub import fetch
+from speechtok.tokenizers.card import read_card
 from speechtok.tokenizers.folder import CARRIED, ModelFolder, load_folder, read_folder
 from speechtok.tokenizers.published import HUB, REFUSED, ModelEntry
 
@@ -30,7 +31,6 @@ PICKLE = "pytorch_model.bin"
 """Weights of ``transformers`` as they were published before safetensors."""
 MODEL_FORMAT = "speechtok.codec"
 """What the metadata of ``model.safetensors`` call it."""
-SCHEMES = tuple("ABCDE")
 FILE_SUFFIXES = (
     ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff", ".au", ".sph",
     ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".json", ".dev",
@@ -40,19 +40,6 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(/[\w-][\w.-]*)*")
 
 Files = tuple[Path, Path]
 """A configuration and the weights that belong to it."""
-
-
-@dataclass(frozen=True)
-class Card:
-    """What the ``card`` of a configuration says, or what holds where it says nothing."""
-
-    scheme: str = "E"
-    semantic_levels: tuple[int, ...] = (0,)
-    licence_code: str = "Apache-2.0"
-    licence_weights: str = ""
-    verified: str = "not stated"
-    description: str = ""
-    note: str = ""
 
 
 def models() -> list[ModelEntry]:
@@ -89,7 +76,7 @@ def load(name: str | Path | Sequence[str | Path] | None = None, device: str = "c
     from speechtok.tokenizers.codec import CodecTokenizer
 
     codec, header = read_checkpoint(*files)
-    card = _card(header, codec.config.n_q, files[0])
+    card = read_card(header, codec.config.n_q, files[0])
     return CodecTokenizer(
         codec,
         label,
@@ -170,36 +157,50 @@ def _beside(path: Path, name: str) -> Path:
     raise CheckpointError(f"{path.parent}: no {name} here; {hint}")
 
 
+def located(folder: Path, reference: Any) -> str:
+    """What ``load`` and teachers find ``reference`` under, which the configuration in ``folder`` names.
+
+    A folder is looked for from there, never from where the program happens to run.
+
+    Raises:
+        CheckpointError: it is no folder there, and neither a bundled name nor a Hub id.
+    """
+    if not isinstance(reference, str) or not reference:
+        raise CheckpointError(f"{folder}: its config.json names {reference!r} where a model belongs; restore it")
+    inside = folder / reference
+    if inside.is_dir():
+        return str(inside)
+    if reference in (bundled.name for bundled in _bundled_folders()):
+        return reference
+    if HUB_ID.fullmatch(reference) and not os.path.exists(reference):  # what lies here would be taken for the Hub's
+        return reference
+    raise CheckpointError(
+        f"{folder}: its config.json names {reference!r}, which is no folder in there, no bundled name and no Hub id"
+        f" that can be told from a folder here; fetch the whole model again"
+    )
+
+
 def _download(name: str) -> Path:
     """Fetch a model of the Hub into its cache, and only the files that a tokenizer needs."""
     organisation, repository, *rest = name.split("/")
     repository = f"{organisation}/{repository}"
     folder = "/".join(rest) or (HUB[repository].subfolder if repository in HUB else "")
     wanted = [f"{folder}/{file}".lstrip("/") for file in (CONFIG, WEIGHTS, PREPROCESSOR, *CARRIED, *OFFICIAL_WEIGHTS)]
-    return fetch(repository, wanted, name) / folder
+    root = fetch(repository, wanted, name)
+    _fetch_named(repository, name, root, folder, {folder})
+    return root / folder
 
 
-def _card(card: Any, levels: int, config: Path) -> Card:
-    """The card of ``config``, whose model has ``levels`` levels.
-
-    Raises:
-        CheckpointError: it says something that cannot be.
-    """
-    if not isinstance(card, dict):
-        raise CheckpointError(f"{config}: its card must be a mapping; restore it")
-    card = {field.name: card[field.name] for field in fields(Card) if field.name in card}
-    semantic = card.pop("semantic_levels", [0])
-    if not isinstance(semantic, list) or any(type(x) is not int or not 0 <= x < levels for x in semantic):
-        raise CheckpointError(
-            f"{config}: semantic_levels of its card must be a list of levels from 0 to {levels - 1}, not {semantic!r}"
-        )
-    wrong = [name for name, value in card.items() if not isinstance(value, str)]
-    if wrong:
-        raise CheckpointError(f"{config}: {wrong[0]} of its card must be text, not {card[wrong[0]]!r}")
-    checked = Card(**card, semantic_levels=tuple(semantic))
-    if checked.scheme not in SCHEMES:
-        raise CheckpointError(f"{config}: scheme of its card must be one of A to E, not {checked.scheme!r}")
-    return checked
+def _fetch_named(repository: str, name: str, root: Path, folder: str, seen: set[str]) -> None:
+    """Fetch the folders of ``repository`` that the configuration in its ``folder`` names, and what those name."""
+    described = read_folder(root / folder / CONFIG)
+    for reference in described.references if described else ():
+        inner = posixpath.normpath(posixpath.join(folder, reference))
+        if inner in seen or inner.startswith(("..", "/")):
+            continue
+        seen.add(inner)
+        fetch(repository, [f"{inner}/*.json", f"{inner}/*.txt", f"{inner}/{WEIGHTS}"], name)
+        _fetch_named(repository, name, root, inner, seen)
 
 
 def _bundled_folders() -> list[Path]:
@@ -214,7 +215,7 @@ def _bundled_entry(folder: Path) -> ModelEntry:
         return _kind_entry(other)
     header = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     codec = header["codec"]
-    card = _card(header["card"], codec["n_q"], folder / CONFIG)
+    card = read_card(header["card"], codec["n_q"], folder / CONFIG)
     section = codec[codec["backbone"]]
     return ModelEntry(
         name=folder.name,
@@ -228,17 +229,13 @@ def _bundled_entry(folder: Path) -> ModelEntry:
         licence_weights=card.licence_weights or "not stated",
         verified=card.verified,
         description=card.description,
+        causal=bool(section.get("causal")),
     )
 
 
 def _kind_entry(folder: ModelFolder) -> ModelEntry:
     """A folder of units, soft, text or two-stage tokens; it is offered as bundled where its packages are installed."""
-    shape = folder.shape
-    card = _card(
-        folder.card | {"scheme": shape["scheme"], "semantic_levels": shape["semantic_levels"]},
-        len(shape["codebook_sizes"]),
-        folder.path / CONFIG,
-    )
+    shape, card = folder.shape, folder.card
     return ModelEntry(
         name=folder.name,
         scheme=card.scheme,

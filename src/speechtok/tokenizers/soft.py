@@ -124,7 +124,7 @@ class SoftTokenizer(Tokenizer):
         self.dimension = source.dimension if projection is None else projection.weight.shape[1]
         # a projection mixes dimensions, but what describes content alone still does so
         self.semantic_dimensions = self.dimension if source.semantic else 0
-        self.exact_windows = (source.context is not None, True)
+        self.exact_windows = (source.context is not None, source.exact_sound)
         self.exact_seconds = exact_seconds
 
     @cached_property
@@ -152,7 +152,7 @@ class SoftTokenizer(Tokenizer):
     def in_windows(self, seconds: float) -> SoftTokenizer:
         """The same features with windows of about ``seconds``."""
         other = copy.copy(self)
-        other.exact_seconds = seconds
+        other.exact_seconds, other.source = seconds, self.source.in_windows(seconds)
         return other
 
     def describe(self) -> dict[str, Any]:
@@ -218,7 +218,7 @@ def from_folder(folder: ModelFolder, device: str = "cpu") -> SoftTokenizer:
     """
     section = folder.section
     try:
-        source = load_features(section["features"], folder.path)
+        source = load_features(section, folder.path)
         adapter = Projection(folder.tensor("mean", 1), folder.tensor("weight", 2)) if section["projected"] else None
         adapters = {"projection": adapter, "pool": section["pool"], "dtype": section["dtype"]}
         return SoftTokenizer(source, folder.name, device=device, **adapters, **folder.says)

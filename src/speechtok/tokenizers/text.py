@@ -7,6 +7,7 @@ text. How it was said is lost; audio is the business of a text-to-speech system.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +19,23 @@ from speechtok.errors import CheckpointError, ConfigError, NotSupportedError, To
 from speechtok.files import write_text_atomic
 from speechtok.text_tokens import TextTokens
 from speechtok.tokenizers.base import Tokenizer
-from speechtok.tokenizers.features import located
 from speechtok.tokenizers.fingerprint import RESAMPLER, fingerprint_of
-from speechtok.tokenizers.folder import ModelFolder, make_folder, write_folder
-from speechtok.tokenizers.recognisers import Recogniser, Transcript, TransformersRecogniser, load_recogniser, pieces
+from speechtok.tokenizers.folder import ModelFolder, make_folder, part_of, write_folder
+from speechtok.tokenizers.recognisers import (
+    Recogniser,
+    Transcript,
+    TransformersRecogniser,
+    load_recogniser,
+    pieces,
+    vocabulary_facts,
+)
+from speechtok.tokenizers.registry import located
 
 CODE_VERSION = 1
 """Raised whenever a change of this package changes the ids that the same weights give."""
 BPE = "bpe.json"
+PIECE_SECONDS = 30.0
+"""Longest audio that is recognised at once, where nobody says otherwise; Whisper hears no more."""
 
 
 class Vocabulary(Protocol):
@@ -83,7 +93,7 @@ class ModelVocabulary:
 
     @property
     def facts(self) -> Any:
-        return sorted(self._tokenizer.get_vocab().items())
+        return vocabulary_facts(self._tokenizer)
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False)
@@ -111,7 +121,7 @@ class TextTokenizer(Tokenizer):
         *,
         licence: str = "not stated",
         note: str = "",
-        piece_seconds: float = 30.0,
+        piece_seconds: float = PIECE_SECONDS,
     ):
         """
         Args:
@@ -157,9 +167,10 @@ class TextTokenizer(Tokenizer):
         return 0
 
     def in_windows(self, seconds: float) -> TextTokenizer:
-        """The same recogniser with pieces of at most ``seconds``."""
+        """The same recogniser with pieces of at most ``seconds``, and so a fingerprint of its own."""
         other = copy.copy(self)
         other.piece_seconds = seconds
+        other.__dict__.pop("fingerprint", None)  # shorter pieces give other words, so other tokens
         return other
 
     def describe(self) -> dict[str, Any]:
@@ -246,6 +257,7 @@ def save_text(tokenizer: TextTokenizer, folder: str | Path, card: dict[str, Any]
         vocabulary = {"kind": "bpe"}
         write_text_atomic(make_folder(folder) / BPE, tokenizer.vocabulary.facts)
     section = {"recogniser": tokenizer.recogniser.section(), "vocabulary": vocabulary}
+    section["piece_seconds"] = tokenizer.piece_seconds
     write_folder(folder, "text", tokenizer, section, {}, card, [section["recogniser"]["kind"], "tokenizers"])
 
 
@@ -256,19 +268,19 @@ def from_folder(folder: ModelFolder, device: str = "cpu") -> TextTokenizer:
         CheckpointError: something is missing, damaged, or does not fit.
         ConfigError: the recogniser's package is not installed.
     """
-    try:
-        wanted, kind = dict(folder.section["recogniser"]), folder.section["vocabulary"]["kind"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder.path}: its config.json describes no recogniser ({error}); restore it"
-        ) from error
+    wanted = dict(part_of(folder.section, "recogniser", folder.path))
+    kind = part_of(folder.section, "vocabulary", folder.path).get("kind")
+    seconds = folder.section.get("piece_seconds", PIECE_SECONDS)
+    if type(seconds) not in (int, float) or not 0 < seconds < math.inf:
+        raise CheckpointError(f"{folder.path}: piece_seconds in its config.json is {seconds!r}; give a number above 0")
+    told = {"piece_seconds": seconds, **folder.says}
     if "model" in wanted:
         wanted["model"] = located(folder.path, wanted["model"])
     recogniser = load_recogniser(wanted, device)
     if kind == "bpe":
-        return TextTokenizer(recogniser, BytePairs(folder.path / BPE), folder.name, **folder.says)
+        return TextTokenizer(recogniser, BytePairs(folder.path / BPE), folder.name, **told)
     if kind == "model" and isinstance(recogniser, TransformersRecogniser):
-        return TextTokenizer(recogniser, ModelVocabulary(recogniser.processor.tokenizer), folder.name, **folder.says)
+        return TextTokenizer(recogniser, ModelVocabulary(recogniser.processor.tokenizer), folder.name, **told)
     raise CheckpointError(
         f"{folder.path}: vocabulary of kind {kind!r}; give bpe, or model with a transformers recogniser"
     )

@@ -18,9 +18,10 @@ from speechtok.audio import Audio
 from speechtok.errors import CheckpointError, ConfigError, NotSupportedError
 from speechtok.guidance.frames import CodecGrid, FrameLaw, matching_frames
 from speechtok.tokenizers.base import Tokenizer
-from speechtok.tokenizers.features import located
 from speechtok.tokenizers.fingerprint import fingerprint_of
 from speechtok.tokenizers.folder import ModelFolder, write_folder
+from speechtok.tokenizers.registry import load, located
+from speechtok.tokens import Tokens
 
 CODE_VERSION = 1
 """Raised whenever a change of this package changes how the two streams are put together."""
@@ -55,10 +56,14 @@ class TwoStageTokenizer(Tokenizer):
             note: what a user of this very model must know.
 
         Raises:
-            ConfigError: the rates differ and ``same`` was asked for, or units that are not all semantic.
+            ConfigError: the rates differ and ``same`` was asked for, units that are not all semantic, or no codec.
         """
         if units.semantic_levels != tuple(range(units.levels)) or not units.levels:
             raise ConfigError(f"{units.name} does not give semantic units; take a tokenizer of scheme B")
+        if codec.value is not Tokens or not codec.levels:
+            raise ConfigError(
+                f"{codec.name} gives no codes for the acoustic levels; take a codec such as speechtok-base"
+            )
         if alignment not in ALIGNMENTS:
             raise ConfigError(f"alignment is {alignment!r}; give one of {', '.join(ALIGNMENTS)}")
         if alignment == "same" and units.frame_rate != codec.frame_rate:
@@ -135,8 +140,6 @@ def from_folder(folder: ModelFolder, device: str = "cpu") -> TwoStageTokenizer:
     Raises:
         CheckpointError: one of the two cannot be loaded, or they do not fit.
     """
-    from speechtok.tokenizers.registry import load
-
     section = folder.section
     try:
         units, codec = (load(located(folder.path, section[part]), device=device) for part in ("units", "codec"))

@@ -21,6 +21,7 @@ from speechtok.guidance.frames import FrameLaw
 from speechtok.guidance.semantic import AVERAGE
 from speechtok.guidance.targets import assign_units
 from speechtok.guidance.teachers import load_semantic_teacher
+from speechtok.pretrained import load_network, load_part
 from speechtok.tokenizers.base import Tokenizer
 from speechtok.tokenizers.codec import torch_device
 from speechtok.tokenizers.features import (
@@ -30,13 +31,13 @@ from speechtok.tokenizers.features import (
     at_least,
     carried,
     load_features,
-    located,
     network_facts,
     on_grid,
     save_network,
 )
 from speechtok.tokenizers.fingerprint import RESAMPLER, fingerprint_of
 from speechtok.tokenizers.folder import ModelFolder, write_folder
+from speechtok.tokenizers.registry import located
 
 CODE_VERSION = 1
 """Raised whenever a change of this package changes the units that the same weights give."""
@@ -135,17 +136,9 @@ class InternalQuantizer(UnitSource):
         Raises:
             CheckpointError: ``transformers`` is not installed or cannot load it, or its quantizer is not in there.
         """
-        try:
-            from transformers import AutoFeatureExtractor, Wav2Vec2ForPreTraining
-
-            extractor: Any = AutoFeatureExtractor.from_pretrained(name)
-            network, report = Wav2Vec2ForPreTraining.from_pretrained(
-                name, weights_only=True, output_loading_info=True
-            )  # tensors only
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-            raise CheckpointError(f"{name}: transformers cannot load it for pre-training ({error})") from error
-        if any(key.startswith("quantizer.") for key in report["missing_keys"]):
-            raise CheckpointError(f"{name}: holds no quantizer; take a wav2vec 2.0 that was not fine-tuned")
+        extractor = load_part("AutoFeatureExtractor", name, "quantizer")
+        advice = "take a wav2vec 2.0 that was not fine-tuned, for fine-tuning drops the quantizer"
+        network = load_network("Wav2Vec2ForPreTraining", name, "quantizer", advice)
         return cls(network, bool(extractor.do_normalize), extractor.sampling_rate, name)
 
     def rows(self, wave: Tensor) -> Tensor:
@@ -230,7 +223,7 @@ class UnitTokenizer(Tokenizer):
             raise NotSupportedError(
                 f"{self.name}: units have no waveform by themselves; name a vocoder trained on {self.fingerprint}"
             )
-        return self.vocoder(codes)
+        return np.array(self.vocoder(codes))  # a copy: the vocoder may go on using its own
 
 
 def trained_units(folder: str | Path, name: str, teacher: str | None = None, **options: Any) -> UnitTokenizer:
@@ -257,7 +250,7 @@ def save_units(tokenizer: UnitTokenizer, folder: str | Path, card: dict[str, Any
     """Write a model folder: centres, and the teacher inside it or named.
 
     Args:
-        tokenizer: without its vocoder, which has a folder of its own; name that as ``vocoder`` in ``config.json``.
+        tokenizer: its vocoder is not stored.
         folder: made if missing.
         card: what people should know. Plain JSON values.
 
@@ -280,7 +273,7 @@ def from_folder(folder: ModelFolder, device: str = "cpu") -> UnitTokenizer:
         if section.get("source") == "quantizer":
             source: UnitSource = InternalQuantizer.load(located(folder.path, section["model"]))
         else:
-            source = Clusters(load_features(section["features"], folder.path), folder.tensor("centres", 2))
+            source = Clusters(load_features(section, folder.path), folder.tensor("centres", 2))
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{folder.path}: its config.json describes no units ({error}); restore it") from error
     return UnitTokenizer(source, folder.name, device=device, **folder.says)

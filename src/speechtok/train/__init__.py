@@ -1,1 +1,1 @@
-"""Training loops, one small file each."""
+"""Training: one loop, and what learns in it (codecs, teachers, units)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from speechtok.errors import ConfigError
-from speechtok.nn.codec import Codec
+from speechtok.nn.codec import Codec, real_frames
 from speechtok.nn.discriminators import Judges
 from speechtok.nn.frame import start_from_principal_components
 from speechtok.nn.quantizers import Quantized
@@ -21,7 +22,7 @@ from speechtok.train.data import Crops, WaveStore, evenly, pooled
 from speechtok.train.devices import Devices
 from speechtok.train.guides import guides_of
 from speechtok.train.health import Watch, codebook_health
-from speechtok.train.loop import finish_command, prepare, read_command, run
+from speechtok.train.loop import prepare, run, run_command
 from speechtok.train.losses import MultiScaleMel
 from speechtok.train.optimisation import adamw, follow, set_rate, update
 from speechtok.train.recipe import CodecRecipe
@@ -64,12 +65,14 @@ class State:
         self.step = 0
         if speech is not None:
             self.crops, self.held_out = speech
+            self.corpus = self.crops.store.digest
         self.guides_checked = not guides  # their losses are known when they have been heard once
         device = self.devices.device
         self.codec = Codec(recipe.codec).to(device)
         self.average = Codec(recipe.codec).requires_grad_(False).eval().to(device)
         self.average.load_state_dict(self.codec.state_dict())
         self.guides = nn.ModuleList(guides).to(device)
+        self.devices.share(self.guides)  # whoever built them may have drawn other weights in every process
         self.judge = Judges(recipe.adversary).to(device)
         options, mel = recipe.optimisation, recipe.mel
         self.optimiser = adamw(self.parameters, options.rate, options)
@@ -103,10 +106,13 @@ class State:
             start_from(self, recipe.start)
         elif self.step == 0 and recipe.codec.backbone == "frame":
             start_linear(self)
-        if self.step == recipe.quantize_from and not self.codec.quantizer.ready:
+        # codes that another codec brought along fit only as long as they are in use from the first step on
+        if self.step == recipe.quantize_from and (self.step > 0 or not self.codec.quantizer.ready):
             place_codebooks(self)
-        crops = torch.from_numpy(self.crops(self.step, devices.process, devices.processes))
-        values = train_step(self, crops)
+        share = (self.step, devices.process, devices.processes)
+        picks, starts = self.crops.places(*share)
+        lengths = torch.from_numpy(np.minimum(self.crops.store.lengths[picks] - starts, recipe.samples))
+        values = train_step(self, torch.from_numpy(self.crops(*share)), lengths)
         if not self.guides_checked and self.step > recipe.quantize_from:  # all that they return has been seen
             require_guides(recipe, values)
             self.guides_checked = True
@@ -114,8 +120,10 @@ class State:
 
     def validate(self, counted: bool) -> tuple[dict[str, Any], list[str]]:
         """Figures and alarms, see ``train.loop.Trainee``."""
+        if self.step <= self.recipe.quantize_from:  # nothing has placed the codebooks yet
+            return validate_continuous(self, self.held_out), []
         row = validate(self, self.held_out)
-        if not counted or self.step <= self.recipe.quantize_from:  # nothing has placed the codebooks yet
+        if not counted:
             return row, []
         health, alarms = self.watch.validation({name: row[name] for name in row if name.startswith("codes/")})
         return row | health, alarms
@@ -132,10 +140,11 @@ class State:
 # -- step -----------------------------------------------------------------------------------------------------------
 
 
-def train_step(state: State, wave: Tensor) -> dict[str, float]:
+def train_step(state: State, wave: Tensor, lengths: Tensor | None = None) -> dict[str, float]:
     """One update of the discriminators (once they play) and of the generator on this process's ``wave[B, T]``.
 
-    Returns the losses, as means over processes.
+    Returns the losses, as means over processes. What lies beyond ``lengths[B]`` samples is padding and teaches no
+    codebook.
 
     Raises:
         TrainingError: a loss or the gradient is not finite; the generator has not been updated then.
@@ -144,7 +153,10 @@ def train_step(state: State, wave: Tensor) -> dict[str, float]:
     for optimiser, peak in ((state.optimiser, options.rate), (state.judge_optimiser, options.discriminator_rate)):
         set_rate(optimiser, peak, options, state.step, recipe.steps)
     wave = wave.to(devices.device)
-    reconstruction, losses, revived = reconstruct(state, wave)
+    mask = None
+    if lengths is not None and bool((lengths < wave.shape[1]).any()):
+        mask = real_frames(lengths.to(devices.device), wave.shape[1] // recipe.codec.hop, recipe.codec.hop)
+    reconstruction, losses, revived = reconstruct(state, wave, mask)
     losses |= adversarial_losses(state, wave, reconstruction)
     weights = weights_of(recipe, adversarial_ramp(recipe, state.step))
     values = update(devices, state.optimiser, state.parameters, losses, weights, options.clip, state.step)
@@ -154,8 +166,11 @@ def train_step(state: State, wave: Tensor) -> dict[str, float]:
     return values | {"codes/revived": sum(revived)}
 
 
-def reconstruct(state: State, wave: Tensor) -> tuple[Tensor, dict[str, Tensor], list[int]]:
-    """Reconstruction ``[B, T]`` of whole-frame crops, its losses, and the codes revived per level."""
+def reconstruct(state: State, wave: Tensor, mask: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor], list[int]]:
+    """Reconstruction ``[B, T]`` of whole-frame crops, its losses, and the codes revived per level.
+
+    ``mask[B, N]`` is True on frames that are no padding.
+    """
     weights, codec, autocast = state.recipe.weights, state.codec, state.devices.autocast
     with autocast():
         latent = codec.encoder(wave)
@@ -163,7 +178,7 @@ def reconstruct(state: State, wave: Tensor) -> tuple[Tensor, dict[str, Tensor], 
     if state.step < state.recipe.quantize_from:
         quantized = codec.quantizer.passed(latent)
     else:
-        quantized = codec.quantizer(latent)
+        quantized = codec.quantizer(latent, mask)
         losses |= {"commitment/mse": quantized.commitment, **quantized.losses}
     if quantized.first is not None:
         for guide in state.guides:
@@ -209,8 +224,7 @@ def validate(state: State, store: WaveStore) -> dict[str, Any]:
     """Mel distance at one and at all levels, and the health of the codebooks, of the averaged weights."""
     codec, levels = state.average, state.recipe.codec.n_q
     codes, distances = [], {1: [], levels: []}
-    for index in evenly(len(store), state.recipe.data.validation_files):
-        wave = torch.from_numpy(store[index])[None].to(state.devices.device)
+    for wave in held_out_waves(state, store):
         codes.append(codec.encode(wave))
         for k in distances:
             decoded = codec.decode(codes[-1][:, :k])[:, : wave.shape[1]]
@@ -218,6 +232,22 @@ def validate(state: State, store: WaveStore) -> dict[str, Any]:
     everything = torch.cat(codes, dim=2)[0]
     means = {f"mel/{k}": float(np.mean(values)) for k, values in distances.items()}
     return means | codebook_health(everything, state.recipe.codec.codebook_sizes)
+
+
+@torch.inference_mode()
+def validate_continuous(state: State, store: WaveStore) -> dict[str, float]:
+    """Mel distance of the averaged weights while nothing is quantized."""
+    codec, distances = state.average, []
+    for wave in held_out_waves(state, store):
+        decoded = codec.decoder(codec.latent(wave))[:, : wave.shape[1]]
+        distances.append(float(state.mel(decoded, wave)))
+    return {"mel/continuous": float(np.mean(distances))}
+
+
+def held_out_waves(state: State, store: WaveStore) -> Iterator[Tensor]:
+    """``[1, T]`` of the utterances that every validation decodes."""
+    for index in evenly(len(store), state.recipe.data.validation_files):
+        yield torch.from_numpy(store[index])[None].to(state.devices.device)
 
 
 # -- start ----------------------------------------------------------------------------------------------------------
@@ -238,8 +268,7 @@ def train(recipe: CodecRecipe, folder: Path, stop_at: int | None = None, guides:
         require_guides(recipe, ())
     prepare(recipe, folder)
     devices = Devices(recipe.precision)
-    if recipe.data.batch % devices.processes:
-        raise ConfigError(f"data.batch={recipe.data.batch} cannot be shared by {devices.processes} processes evenly")
+    devices.share_of(recipe.data.batch)
     with devices.main_first():
         speech = speech_of(recipe)
     state = State(recipe, [*guides_of(recipe, speech[0], devices), *guides], speech)
@@ -305,7 +334,4 @@ def place_codebooks(state: State) -> None:
     state.average.quantizer.load_state_dict(state.codec.quantizer.state_dict())
 
 
-def main(recipe_path: str | Path, overrides: list[str], plot: bool = False) -> None:
-    """``speechtok train codec RECIPE.yaml [name=value ...] [--plot]``; ``out=FOLDER`` names the run's folder."""
-    recipe, folder = read_command(CodecRecipe, recipe_path, overrides)
-    finish_command(train(recipe, folder), folder, plot)
+main = partial(run_command, CodecRecipe, train)

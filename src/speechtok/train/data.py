@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
@@ -71,6 +72,11 @@ class WaveStore:
         """Samples of each utterance."""
         return np.diff(self.offsets)
 
+    @property
+    def digest(self) -> str:
+        """By which a run knows its speech again, wherever it is found."""
+        return hashlib.sha256(self.lengths.astype("<i8").tobytes()).hexdigest()
+
     @classmethod
     def build(cls, utterances: Sequence[Utterance], rate: int, cache: str | Path) -> WaveStore:
         """Read and resample every utterance, or map the copy an earlier call left in ``cache``.
@@ -84,9 +90,8 @@ class WaveStore:
         index = Path(cache) / f"waves-{key}.offsets.npy"
         if not (store.exists() and index.exists()):
             make_folder(cache)
-            waves = [_int16(u.path, rate) for u in tqdm(utterances, desc="reading audio", unit="file", disable=None)]
-            _save(index, np.cumsum([0, *map(len, waves)]))
-            _save(store, np.concatenate(waves))
+            reading = tqdm(utterances, desc="reading audio", unit="file", disable=None)
+            _save(index, _pack(store, (_int16(utterance.path, rate) for utterance in reading)))
         return cls(np.load(store, mmap_mode="r"), np.load(index))
 
 
@@ -175,6 +180,26 @@ def _identity(path: Path) -> list[str | int]:
 
 def _int16(path: Path, rate: int) -> np.ndarray:
     return np.clip(np.rint(read(path, rate).samples * 32768), -32768, 32767).astype(np.int16)
+
+
+def _pack(path: Path, waves: Iterable[np.ndarray]) -> np.ndarray:
+    """Write int16 ``waves`` one after the other as one array, of which memory never holds more than one; offsets."""
+    offsets = [0]
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        _int16_header(file, 0)
+        start = file.tell()
+        for wave in waves:
+            file.write(wave.tobytes())
+            offsets.append(offsets[-1] + len(wave))
+        file.seek(0)
+        _int16_header(file, offsets[-1])  # numpy leaves room for the number to grow
+        assert file.tell() == start
+    return np.array(offsets)
+
+
+def _int16_header(file: BinaryIO, samples: int) -> None:
+    header = {"descr": np.dtype(np.int16).str, "fortran_order": False, "shape": (samples,)}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _save(path: Path, array: np.ndarray) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from datetime import timedelta
 
 import torch
 from torch import Tensor, nn
 
 from speechtok.errors import ConfigError
+
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for each other: the main one may have a large corpus to read first."""
 
 
 class Devices:
@@ -33,7 +37,7 @@ class Devices:
             raise ConfigError("training needs accelerate; pip install 'speechtok[train]'") from error
         # asked for explicitly, because accelerate leaves processes on a machine without a GPU to themselves
         on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-        self.world = PartialState(cpu=on_cpu or not torch.cuda.is_available())
+        self.world = PartialState(cpu=on_cpu or not torch.cuda.is_available(), timeout=PATIENCE)
         self.device: torch.device = self.world.device
         self.process, self.processes = self.world.process_index, self.world.num_processes
         self.main: bool = self.world.is_main_process
@@ -47,6 +51,17 @@ class Devices:
         """The other processes enter the block when the main one has left it."""
         return self.world.main_process_first()
 
+    def share_of(self, batch: int) -> slice:
+        """This process's rows of a batch.
+
+        Raises:
+            ConfigError: the processes cannot share it evenly.
+        """
+        if batch % self.processes:
+            raise ConfigError(f"data.batch={batch} cannot be shared by {self.processes} processes evenly")
+        size = batch // self.processes
+        return slice(self.process * size, (self.process + 1) * size)
+
     def mean(self, values: Tensor) -> Tensor:
         """Mean over processes, in place and without gradient."""
         if self.processes > 1:
@@ -55,10 +70,19 @@ class Devices:
         return values
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over processes, in one message."""
+        """Replace every gradient by its mean over processes, in one message.
+
+        A parameter that only some of them reached, such as one of a layer that others dropped, counts 0 in the rest.
+        """
         if self.processes == 1:
             return
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        parameters = list(parameters)
+        reached = torch.tensor([float(parameter.grad is not None) for parameter in parameters], device=self.device)
+        gradients = []
+        for parameter, share in zip(parameters, self.mean(reached).tolist(), strict=True):
+            if share:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                gradients.append(parameter.grad)
         together = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
         parts = together.split([gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):

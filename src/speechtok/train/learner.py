@@ -23,7 +23,7 @@ class LearnerRecipe(RunRecipe):
 
 
 class Learner(ABC):
-    """A trainee for ``train.loop.run``: model, its average, optimiser, step.
+    """A trainee for ``train.loop.run``: model, its average, optimiser, step; a task adds ``corpus``.
 
     Args:
         model: what is trained, all of it that asks for gradients; built after the seed was set.
@@ -44,13 +44,18 @@ class Learner(ABC):
         """Everything a checkpoint holds, by name."""
         return {"model": self.model, "average": self.average, "optimiser": self.optimiser}
 
+    @property
+    def noise_seed(self) -> int:
+        """Of what is drawn in this step, the same in every process."""
+        return self.recipe.seed * 1_000_003 + self.step
+
     def advance(self) -> dict[str, float]:
         """One update; see ``train.loop.Trainee``."""
         options = self.recipe.optimisation
         set_rate(self.optimiser, options.rate, options, self.step, self.recipe.steps)
         self.model.train()
-        # a dropout mask depends on the step alone, as the data do
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)
+        # dropout masks depend on the step alone, as the data do; every process has others for its rows
+        torch.manual_seed(self.noise_seed * self.devices.processes + self.devices.process)
         with self.devices.autocast():
             losses = self.losses()
         values = update(self.devices, self.optimiser, self.parameters, losses, self.weights, options.clip, self.step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class RunRecipe:
 
     def __post_init__(self) -> None:
         require_whole(self, 1, "steps", "log_every", "validate_every", "checkpoint_every")
-        require_whole(self, 0, "log_audio")
+        require_whole(self, 0, "log_audio", "threads")
 
 
 class Trainee(Protocol):
@@ -54,6 +55,8 @@ class Trainee(Protocol):
     recipe: RunRecipe
     devices: Devices
     step: int
+    corpus: str
+    """Digest of the training speech, which a resumed run must find again."""
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -88,7 +91,7 @@ def run(trainee: Trainee, folder: Path, stop_at: int | None = None) -> None:
     """Train until ``recipe.steps`` (or ``stop_at``), resuming what ``folder`` holds, and export the model there.
 
     Raises:
-        ConfigError: ``folder`` holds a run of another recipe.
+        ConfigError: ``folder`` holds a run of another recipe or on other speech.
         OutputError: ``folder`` cannot be written.
         TrainingError: a loss or gradient is not finite; the last checkpoint stays as it is.
     """
@@ -130,15 +133,15 @@ def after_step(trainee: Trainee, log: RunLog, folder: Path, values: dict[str, An
 def save_checkpoint(trainee: Trainee, folder: Path) -> None:
     """Everything needed to go on as if nothing had happened, in one file that is replaced at once."""
     parts = {name: part.state_dict() for name, part in trainee.parts.items()}
-    recipe = json.dumps(asdict(trainee.recipe))
-    save_snapshot(folder / CHECKPOINT, {"step": trainee.step, "recipe": recipe, "random": random_state(), **parts})
+    about = {"step": trainee.step, "recipe": json.dumps(asdict(trainee.recipe)), "corpus": trainee.corpus}
+    save_snapshot(folder / CHECKPOINT, {**about, "random": random_state(), **parts})
 
 
 def load_checkpoint(trainee: Trainee, folder: Path) -> None:
     """Continue from the folder's checkpoint, where there is one.
 
     Raises:
-        ConfigError: the checkpoint belongs to another recipe.
+        ConfigError: the checkpoint belongs to another recipe or to other speech.
     """
     path = folder / CHECKPOINT
     if not path.exists():
@@ -150,6 +153,8 @@ def load_checkpoint(trainee: Trainee, folder: Path) -> None:
     changed = sorted(name for name in now if now[name] != then.get(name))
     if changed:
         raise ConfigError(f"{path}: was trained with another {', '.join(changed)}; use its recipe or an empty folder")
+    if saved.get("corpus", trainee.corpus) != trainee.corpus:  # older checkpoints do not say
+        raise ConfigError(f"{path}: was trained on other speech; restore data.manifests or use an empty folder")
     for name, part in trainee.parts.items():
         part.load_state_dict(saved[name])
     trainee.step = saved["step"]
@@ -159,8 +164,6 @@ def load_checkpoint(trainee: Trainee, folder: Path) -> None:
 def _essentials(recipe: dict[str, Any]) -> dict[str, Any]:
     """The parts of a recipe that decide the weights."""
     kept = {key: value for key, value in recipe.items() if key not in FREE}
-    if not any(kept.get("guides", {}).values()):
-        kept.pop("guides", None)  # none: as in runs of the time when recipes had no such section
     if "data" in kept:
         kept["data"] = {key: value for key, value in kept["data"].items() if key not in PLACES}
     return kept
@@ -181,8 +184,16 @@ def read_command(kind: type[Recipe], path: str | Path, overrides: list[str]) -> 
     return recipe, Path(outs[-1] if outs else f"runs/{recipe.name}")
 
 
-def finish_command(trainee: Trainee, folder: Path, plot: bool) -> None:
-    """Draw the finished run where that is asked for, and leave the group of processes."""
+def run_command(
+    kind: type[Recipe],
+    train: Callable[[Recipe, Path], Trainee],
+    path: str | Path,
+    overrides: list[str],
+    plot: bool = False,
+) -> None:
+    """``speechtok train KIND RECIPE.yaml [name=value ...] [--plot]``: train, and draw the finished run if asked to."""
+    recipe, folder = read_command(kind, path, overrides)
+    trainee = train(recipe, folder)
     if plot and trainee.devices.main:
         draw(folder)
     trainee.devices.close()

@@ -7,6 +7,7 @@ characters of the transcript, as in HuBERT's fine-tuning (Hsu et al. 2021, secti
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +25,10 @@ from speechtok.train import masking
 from speechtok.train.data import Crops, WaveStore, balanced
 from speechtok.train.devices import Devices
 from speechtok.train.learner import Learner
-from speechtok.train.loop import finish_command, prepare, read_command, run
+from speechtok.train.loop import prepare, run, run_command
 from speechtok.train.teaching import (
     HOP,
+    UNKNOWN,
     Batch,
     TeacherRecipe,
     batch_of,
@@ -46,9 +48,6 @@ from speechtok.train.transcripts import (
     read_alignments,
     utterances_of,
 )
-
-UNKNOWN = -100
-"""Label of a frame of padding, which cross-entropy passes over."""
 
 
 @dataclass
@@ -120,6 +119,7 @@ class PhonesLearner(Learner):
         self.recipe: PhonesRecipe = recipe
         self.law = FrameLaw.of_convolutions(hubert.RATE, network.config.conv_kernel, network.config.conv_stride)
         speech, held_out = stores_of(recipe.data, self.devices)
+        self.corpus = speech.digest
         if not recipe.encoder:
             fit_front_end(network, speech)
             self.average.load_state_dict(network.state_dict())
@@ -146,7 +146,8 @@ class PhonesLearner(Learner):
             reason = "without alignment"
         else:
             # a crop of an utterance has no transcript, so those that do not fit into one are not used
-            found = characters_of(named, store.lengths, round(self.recipe.samples * min(self.recipe.augment.speeds)))
+            longest = round(self.recipe.samples * min(1.0, *self.recipe.augment.speeds))  # 1 is the validation's
+            found = characters_of(named, store.lengths, longest)
             reason = f"longer than {self.recipe.data.seconds} s or without a transcript in English letters"
         missing = found.count(None)
         if self.devices.main:
@@ -163,7 +164,7 @@ class PhonesLearner(Learner):
         batch = at_speed(batch_of(self.crops[speed], self.step, devices), speed, self.recipe.samples)
         extracted = hubert.features(self.model, batch.wave)
         every = self.recipe.data.batch
-        share = slice(devices.process * len(batch.wave), (devices.process + 1) * len(batch.wave))
+        share = devices.share_of(every)
         frames, channels = extracted.shape[1:]
         hidden = masking.spans(draws, [frames] * every, frames, augment.frames, augment.frame_span)[share]
         bands = channels // 2 if self.model.config.front_end == hubert.LOG_MEL else channels
@@ -186,7 +187,8 @@ class PhonesLearner(Learner):
         speed: float = 1.0,
         together: Devices | None = None,
     ) -> dict[str, Tensor]:
-        """``phones/frames`` and ``accuracy/frames``, or ``phones/ctc``; ``together`` with all processes."""
+        """``phones/frames`` and ``accuracy/frames``; or ``phones/ctc`` and ``impossible/ctc``, the share of crops with
+        more symbols than frames can name, whose loss counts 0. ``together`` with all processes."""
         if self.recipe.head.loss == "frames":
             wanted = self.frame_targets(batch, spoken, logits.shape[1], speed).to(logits.device)
             logits, wanted = logits[wanted != UNKNOWN], wanted[wanted != UNKNOWN]
@@ -199,7 +201,9 @@ class PhonesLearner(Learner):
         probabilities = logits.log_softmax(-1).transpose(0, 1)
         frames = torch.from_numpy(batch.frames(self.law))
         loss = F.ctc_loss(probabilities, torch.cat(targets).to(logits.device), frames, lengths, zero_infinity=True)
-        return {"phones/ctc": loss}
+        # a repeated symbol needs a blank before it
+        needed = lengths + torch.tensor([int((np.diff(symbols) == 0).sum()) for symbols in targets])
+        return {"phones/ctc": loss, "impossible/ctc": (needed > frames).float().mean().to(loss.device)}
 
     def frame_targets(self, batch: Batch, spoken: list[Spoken | None], frames: int, speed: float = 1.0) -> Tensor:
         """Classes ``[B, N]`` in the middle of every frame, ``UNKNOWN`` in padding."""
@@ -224,6 +228,11 @@ class PhonesLearner(Learner):
             wrong += sum(distance(one, other) for one, other in zip(said, heard, strict=True))
             total += sum(map(len, said))
         means = {name: float(torch.stack([row[name] for row in rows]).mean()) for name in rows[0]}
+        impossible = means.get("impossible/ctc", 0.0)
+        if impossible == 1:
+            del means["phones/ctc"]
+        elif impossible:  # the mean of those that have a loss
+            means["phones/ctc"] /= 1 - impossible
         return means | {f"error/{self.recipe.head.symbols}": wrong / max(1, total)}, []
 
     def export(self, folder: Path) -> None:
@@ -285,7 +294,4 @@ def train(recipe: PhonesRecipe, folder: Path, stop_at: int | None = None) -> Pho
     return learner
 
 
-def main(recipe_path: str | Path, overrides: list[str], plot: bool = False) -> None:
-    """``speechtok train phones RECIPE.yaml [name=value ...] [--plot]``; ``out=FOLDER`` names the run's folder."""
-    recipe, folder = read_command(PhonesRecipe, recipe_path, overrides)
-    finish_command(train(recipe, folder), folder, plot)
+main = partial(run_command, PhonesRecipe, train)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -18,15 +19,14 @@ from speechtok.errors import CheckpointError, ConfigError
 from speechtok.files import atomic_path
 from speechtok.guidance.clusters import fit_centres
 from speechtok.guidance.frames import CodecGrid, FrameLaw, matching_frames
-from speechtok.guidance.targets import Teacher, assign_units
+from speechtok.guidance.targets import Teacher, assign_units, weights_digest
 from speechtok.guidance.teachers import load_semantic_teacher
 from speechtok.nn.mfcc import HOP, MFCC, RATE
 from speechtok.train.data import WaveStore
+from speechtok.train.teaching import UNKNOWN
 
 BATCH = 10_000
 """Vectors per step of k-means (HuBERT, section IV-B)."""
-UNKNOWN = -100
-"""Label of a frame that has none, which cross-entropy passes over."""
 
 
 @dataclass
@@ -122,29 +122,37 @@ def fit(config: TargetsConfig, teacher: Teacher, store: WaveStore, seed: int) ->
     return fit_centres(batches(), config.clusters, seed)
 
 
-def make(config: TargetsConfig, store: WaveStore, path: Path, seed: int) -> None:
-    """Fit the centres and label every utterance, unless ``path`` holds that already."""
+def origin_of(config: TargetsConfig, teacher: Teacher, seed: int) -> str:
+    """All that decides targets of the same speech, as JSON; of a teacher that learned, its weights too."""
+    return json.dumps({"targets": asdict(config), "seed": seed, "teacher": weights_digest(teacher)}, sort_keys=True)
+
+
+def make(config: TargetsConfig, teacher: Teacher, store: WaveStore, path: Path, seed: int, origin: str) -> None:
+    """Fit the centres and label every utterance, unless ``path`` holds targets already."""
     if path.exists():
         return
-    teacher = config.teacher()
     centres = fit(config, teacher, store, seed)
     labels = Labels.of(teacher, centres, store)
     tensors = {"centres": centres, "labels": torch.from_numpy(labels.labels), "offsets": torch.tensor(labels.offsets)}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary)
+        save_file(tensors, temporary, {"origin": origin})
 
 
-def read(path: Path, store: WaveStore, law: FrameLaw) -> tuple[Labels, Tensor]:
+def read(path: Path, store: WaveStore, law: FrameLaw, origin: str) -> tuple[Labels, Tensor]:
     """Labels and centres that ``make`` left.
 
     Raises:
-        CheckpointError: damaged, or made of other speech.
+        CheckpointError: damaged, or made of other speech, by other settings or by another teacher.
     """
     try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
         tensors = load_file(path)
         labels = Labels(tensors["labels"].numpy(), tensors["offsets"].numpy(), law)
     except (OSError, SafetensorError, KeyError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); remove it to have it made again") from error
     if np.diff(labels.offsets).tolist() != [law.frames(int(n)) for n in store.lengths]:
         raise CheckpointError(f"{path}: labels other speech than the recipe names; use an empty folder")
+    if metadata.get("origin", origin) != origin:  # files of earlier releases do not say
+        raise CheckpointError(f"{path}: made by other targets, seed or teacher than the recipe's; use an empty folder")
     return labels, tensors["centres"]

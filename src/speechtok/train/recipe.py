@@ -33,6 +33,14 @@ class DataConfig:
     validation_files: int = 24
     """How many dev utterances each validation decodes, spread evenly over the split."""
 
+    def __post_init__(self) -> None:
+        require_whole(self, 1, "batch", "validation_files", section="data.")
+
+    def require_manifests(self) -> None:
+        """Raises ConfigError where no speech is named, as by the defaults."""
+        if not self.manifests:
+            raise ConfigError("data.manifests is empty; name at least one manifest (path, split, ... per row)")
+
 
 @dataclass
 class LossWeights:
@@ -132,9 +140,8 @@ class CodecRecipe(RunRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_whole(self.data, 1, "batch", "validation_files", section="data.")
-        if not self.data.manifests:
-            raise ConfigError("data.manifests is empty; name at least one manifest (path, split, ... per row)")
+        require_whole(self, 0, "quantize_from", "consistency_iterations")
+        self.data.require_manifests()
         scales = {"bands": self.mel.bands, "hops": self.mel.hops, "weights": self.mel.weights}
         for name, values in scales.items():
             if len(values) != len(self.mel.windows) and (values or name == "bands"):

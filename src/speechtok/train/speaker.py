@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from speechtok.errors import ConfigError
 from speechtok.files import make_folder, write_text_atomic
 from speechtok.guidance.speaker import SpeakerTeacher, save_ecapa
 from speechtok.guidance.verification import UNNAMED, all_pairs, detection_cost, equal_error_rate, error_rate_interval
-from speechtok.nn.ecapa import ECAPA, AAMSoftmax, ECAPAConfig
+from speechtok.nn.ecapa import ECAPA, MIN_FRAMES, AAMSoftmax, ECAPAConfig
 from speechtok.nn.fbank import SpeakerMel
+from speechtok.nn.quantizers.processes import rows_of_all
 from speechtok.train.data import Crops, WaveStore, balanced, evenly, pooled
 from speechtok.train.devices import Devices
 from speechtok.train.learner import Learner, LearnerRecipe
-from speechtok.train.loop import finish_command, prepare, read_command, run
+from speechtok.train.loop import prepare, run, run_command
 from speechtok.train.recipe import DataConfig
 
 
@@ -78,11 +80,9 @@ class SpeakerRecipe(LearnerRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         data, blocks = self.data, self.network.dilations
-        require_whole(data, 1, "batch", section="data.")
         require_whole(data, 2, "validation_files", section="data.")
         require_whole(data, 0, "hold_out", "frame_mask", "band_mask", section="data.")
-        if not data.manifests:
-            raise ConfigError("data.manifests is empty; name at least one manifest (path, split, speaker per row)")
+        data.require_manifests()
         if not 0.1 <= data.least_seconds <= data.seconds:
             raise ConfigError("data.least_seconds must lie between 0.1 and data.seconds")
         if data.trial_seconds < 0.1:
@@ -156,6 +156,7 @@ class SpeakerLearner(Learner):
         data, speakers = recipe.data, heard.speakers
         super().__init__(recipe, Classifier(recipe, len(speakers)), {"speaker/aam": 1.0})
         self.heard, self.held_out, self.classes = heard, held_out, Classes(speakers)
+        self.corpus = heard.store.digest
         self.labels = np.searchsorted(speakers, heard.names)
         odds = balanced(heard.store.lengths, heard.names)
         longest = round(data.seconds * recipe.sample_rate)
@@ -171,6 +172,7 @@ class SpeakerLearner(Learner):
     def losses(self) -> dict[str, Tensor]:
         """The softmax's loss, and the share of crops whose nearest class is another speaker's."""
         devices, data, recipe = self.devices, self.recipe.data, self.recipe
+        torch.manual_seed(self.noise_seed)  # the network has no dropout: all that is drawn is of the whole batch
         share = (self.step, devices.process, devices.processes)
         chosen, _ = self.crops.places(*share)
         least, most = (round(seconds * recipe.sample_rate) for seconds in (data.least_seconds, data.seconds))
@@ -238,11 +240,12 @@ def noisy(wave: Tensor, lengths: Tensor, share: float, decibels: tuple[float, fl
     """White noise on a share of ``wave[B, T]``, within ``lengths[B]``, so many decibels below the speech."""
     if not share:
         return wave
-    shape, inside = (len(wave), 1), torch.arange(wave.shape[1], device=wave.device) < lengths[:, None]
-    ratio = 10 ** (wave.new_empty(shape).uniform_(*decibels) / 10)
+    inside = torch.arange(wave.shape[1], device=wave.device) < lengths[:, None]
+    ratio = 10 ** (rows_of_all(lambda rows: wave.new_empty(rows, 1).uniform_(*decibels), len(wave)) / 10)
     level = ((wave.square().sum(1, keepdim=True) / lengths[:, None].clamp_min(1)) / ratio).sqrt()
-    chosen = wave.new_empty(shape).uniform_() < share
-    return wave + level * chosen * inside * torch.randn_like(wave)
+    chosen = rows_of_all(lambda rows: wave.new_empty(rows, 1).uniform_(), len(wave)) < share
+    noise = rows_of_all(lambda rows: wave.new_empty(rows, wave.shape[1]).normal_(), len(wave))
+    return wave + level * chosen * inside * noise
 
 
 def masked(levels: Tensor, axis: int, widest: int) -> Tensor:
@@ -250,9 +253,10 @@ def masked(levels: Tensor, axis: int, widest: int) -> Tensor:
     if not widest:
         return levels
     size = levels.shape[axis]
-    width = torch.randint(0, min(widest, size) + 1, (len(levels), 1), device=levels.device)
-    start = (torch.rand(width.shape, device=levels.device) * (size - width + 1)).long()
-    place = torch.arange(size, device=levels.device)
+    device, most = levels.device, min(widest, size)
+    width = rows_of_all(lambda rows: torch.randint(0, most + 1, (rows, 1), device=device), len(levels))
+    start = (rows_of_all(lambda rows: torch.rand(rows, 1, device=device), len(levels)) * (size - width + 1)).long()
+    place = torch.arange(size, device=device)
     hidden = (place >= start) & (place < start + width)
     return levels.masked_fill(hidden.unsqueeze(3 - axis), 0.0)
 
@@ -264,7 +268,8 @@ def voices_of(recipe: SpeakerRecipe) -> tuple[Voices, Voices]:
     """Voices to train on and voices of the validation, none in common.
 
     Raises:
-        ConfigError: too few speakers are named, or the dev split shares some with the train split.
+        ConfigError: too few speakers are named, the dev split shares some with the train split, or an utterance of the
+            validation is too short to be heard.
     """
     data = recipe.data
     everyone = read_voices(recipe, data.manifests, "train")
@@ -280,7 +285,11 @@ def voices_of(recipe: SpeakerRecipe) -> tuple[Voices, Voices]:
     shared = sorted(set(heard.speakers) & set(held_out.speakers))
     if shared:
         raise ConfigError(f"data: speaker {shared[0]} is in the train and dev splits; set data.hold_out instead")
-    picked = [held_out.names[pick] for pick in held_out.spread(data.validation_files)]
+    picks, least = held_out.spread(data.validation_files), SpeakerMel(recipe.sample_rate).samples(MIN_FRAMES)
+    short = [held_out.names[pick] for pick in picks if held_out.store.lengths[pick] < least]
+    if short:
+        raise ConfigError(f"data: an utterance of held-out speaker {short[0]} is too short to be heard; take it out")
+    picked = [held_out.names[pick] for pick in picks]
     if len(set(picked)) < 2 or len(set(picked)) == len(picked):
         raise ConfigError("data: validation needs two held-out speakers with two utterances; raise data.hold_out")
     return heard, held_out
@@ -303,8 +312,7 @@ def train(recipe: SpeakerRecipe, folder: Path, stop_at: int | None = None) -> Sp
     """
     prepare(recipe, folder)
     devices = Devices(recipe.precision)
-    if recipe.data.batch % devices.processes:
-        raise ConfigError(f"data.batch={recipe.data.batch} cannot be shared by {devices.processes} processes evenly")
+    devices.share_of(recipe.data.batch)
     with devices.main_first():
         heard, held_out = voices_of(recipe)
     if devices.main:
@@ -315,7 +323,4 @@ def train(recipe: SpeakerRecipe, folder: Path, stop_at: int | None = None) -> Sp
     return learner
 
 
-def main(recipe_path: str | Path, overrides: list[str], plot: bool = False) -> None:
-    """``speechtok train speaker RECIPE.yaml [name=value ...] [--plot]``; ``out=FOLDER`` names the run's folder."""
-    recipe, folder = read_command(SpeakerRecipe, recipe_path, overrides)
-    finish_command(train(recipe, folder), folder, plot)
+main = partial(run_command, SpeakerRecipe, train)

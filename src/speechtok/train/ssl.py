@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from speechtok.train import masking, pseudo
 from speechtok.train.data import Crops
 from speechtok.train.devices import Devices
 from speechtok.train.learner import Learner
-from speechtok.train.loop import finish_command, prepare, read_command, run
-from speechtok.train.pseudo import UNKNOWN, Labels, TargetsConfig
+from speechtok.train.loop import prepare, run, run_command
+from speechtok.train.pseudo import Labels, TargetsConfig
 from speechtok.train.teaching import (
     HOP,
+    UNKNOWN,
     Batch,
     TeacherRecipe,
     batch_of,
@@ -113,12 +115,14 @@ class SslLearner(Learner):
         config = self.model.network.config
         self.law = FrameLaw.of_convolutions(hubert.RATE, config.conv_kernel, config.conv_stride)
         speech, held_out = stores_of(recipe.data, self.devices)
+        self.corpus = speech.digest
         fit_front_end(self.model.network, speech)
         self.average.load_state_dict(self.model.state_dict())
         with self.devices.main_first():
-            pseudo.make(recipe.targets, speech, folder / TARGETS, recipe.seed)
-        teacher = recipe.targets.teacher()
-        self.labels, centres = pseudo.read(folder / TARGETS, speech, teacher.law)
+            teacher = recipe.targets.teacher()
+            origin = pseudo.origin_of(recipe.targets, teacher, recipe.seed)
+            pseudo.make(recipe.targets, teacher, speech, folder / TARGETS, recipe.seed, origin)
+        self.labels, centres = pseudo.read(folder / TARGETS, speech, teacher.law, origin)
         self.held_out_labels = Labels.of(teacher, centres, held_out)
         self.crops = Crops(speech, recipe.samples, recipe.data.batch, recipe.seed, recipe.data.gain_db, grid=HOP)
         self.held_out = held_out_crops(recipe, held_out)
@@ -126,8 +130,7 @@ class SslLearner(Learner):
     def losses(self) -> dict[str, Tensor]:
         """``ssl/masked`` and what goes with it, of this step's crops."""
         batch = batch_of(self.crops, self.step, self.devices)
-        process, share = self.devices.process, len(batch.wave)
-        hidden = self.hidden(self.crops, self.step)[process * share : (process + 1) * share]
+        hidden = self.hidden(self.crops, self.step)[self.devices.share_of(self.recipe.data.batch)]
         return self.predict(self.model, batch, hidden, self.labels, self.devices)
 
     def hidden(self, crops: Crops, step: int) -> np.ndarray:
@@ -207,7 +210,4 @@ def train(recipe: SslRecipe, folder: Path, stop_at: int | None = None) -> SslLea
     return learner
 
 
-def main(recipe_path: str | Path, overrides: list[str], plot: bool = False) -> None:
-    """``speechtok train ssl RECIPE.yaml [name=value ...] [--plot]``; ``out=FOLDER`` names the run's folder."""
-    recipe, folder = read_command(SslRecipe, recipe_path, overrides)
-    finish_command(train(recipe, folder), folder, plot)
+main = partial(run_command, SslRecipe, train)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechtok.config import require_whole
 from speechtok.errors import ConfigError
 from speechtok.guidance.frames import FrameLaw
 from speechtok.nn import hubert
@@ -19,6 +18,8 @@ from speechtok.train.devices import Devices
 from speechtok.train.learner import LearnerRecipe
 from speechtok.train.recipe import DataConfig
 
+UNKNOWN = -100
+"""Label of a frame that has none, which cross-entropy passes over."""
 HOP = 320
 """Samples from one frame of a teacher to the next; crops begin on multiples of it, so that labels fit exactly."""
 
@@ -35,9 +36,7 @@ class TeacherRecipe(LearnerRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_whole(self.data, 1, "batch", "validation_files", section="data.")
-        if not self.data.manifests:
-            raise ConfigError("data.manifests is empty; name at least one manifest (path, split, ... per row)")
+        self.data.require_manifests()
         if self.samples < 10 * HOP:
             raise ConfigError(f"data.seconds={self.data.seconds} is too short; give at least 0.2")
 
@@ -95,8 +94,7 @@ def stores_of(data: DataConfig, devices: Devices) -> tuple[WaveStore, WaveStore]
     Raises:
         ConfigError: the batch cannot be shared evenly, or a manifest is not as it should be.
     """
-    if data.batch % devices.processes:
-        raise ConfigError(f"data.batch={data.batch} cannot be shared by {devices.processes} processes evenly")
+    devices.share_of(data.batch)
     with devices.main_first():
         train = WaveStore.build(pooled(data.manifests, "train"), hubert.RATE, data.cache)
         held_out = WaveStore.build(pooled(data.validation or data.manifests, "dev"), hubert.RATE, data.cache)

@@ -58,7 +58,9 @@ def train(recipe: UnitsRecipe, folder: Path) -> UnitsConfig:
     centres = fit_centres(mixed_vectors(store, recipe), recipe.clusters, recipe.seed)
     figures = measure_centres(utterance_vectors(store, recipe), centres)
     teacher, layer = named(store.teacher)
-    config = UnitsConfig(teacher, layer, recipe.clusters, store.dimension, **figures, seed=recipe.seed)
+    config = UnitsConfig(
+        teacher, layer, recipe.clusters, store.dimension, **figures, seed=recipe.seed, weights=store.weights
+    )
     save_centres(folder, centres, config)
     return config
 
@@ -72,20 +74,21 @@ def utterance_vectors(store: FeatureStore, recipe: UnitsRecipe, again: int = 0) 
 
 
 def mixed_vectors(store: FeatureStore, recipe: UnitsRecipe) -> Iterator[Tensor]:
-    """Batches ``[batch, D]`` (the last of a pass smaller) of shuffled frames of utterances in random order."""
+    """Batches ``[batch, D]`` (the last of a pass may be smaller) of shuffled frames of utterances in random order."""
     generator = torch.Generator().manual_seed(recipe.seed)
 
-    def shuffled(pool: list[Tensor]) -> Iterator[Tensor]:
+    def shuffled(pool: list[Tensor]) -> tuple[Tensor, ...]:
         together = torch.cat(pool)
-        yield from together[torch.randperm(len(together), generator=generator)].split(recipe.batch)
+        return together[torch.randperm(len(together), generator=generator)].split(recipe.batch)
 
     for again in tqdm(range(recipe.passes), unit="pass", disable=not sys.stderr.isatty()):
         pool: list[Tensor] = []
         for vectors in utterance_vectors(store, recipe, again):
             pool.append(vectors)
             if sum(map(len, pool)) >= MIXED * recipe.batch:
-                yield from shuffled(pool)
-                pool = []
+                *whole, rest = shuffled(pool)
+                yield from whole
+                pool = [rest]
         if pool:
             yield from shuffled(pool)
 

@@ -87,7 +87,8 @@ class GroupedVQ(Quantizer):
         steps, spread = self._steps(latent, mask)
         attached = self.layers[0].attached
         total = around(latent, sum(kept * one for kept, one in zip(keep, spread, strict=True)), attached)
-        return gather(total, around(latent, spread[0], attached), steps, keep, mask)
+        own = self._spread(latent[..., self._part(0)], 0)  # level one says nothing of the other groups
+        return gather(total, around(own, spread[0], attached), steps, keep, mask)
 
     def _steps(self, latent: Tensor, mask: Tensor | None) -> tuple[list[Step], list[Tensor]]:
         """Steps of all levels, and their vectors ``[B, N, D]``."""

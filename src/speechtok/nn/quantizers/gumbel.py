@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from speechtok.nn.quantizers.codebook import Codebook, Step, frames
 from speechtok.nn.quantizers.config import QuantizerConfig
 from speechtok.nn.quantizers.lloyd import kmeans
+from speechtok.nn.quantizers.processes import rows_of_all
 
 
 class GumbelCodebook(Codebook):
@@ -45,7 +46,8 @@ class GumbelCodebook(Codebook):
         logits = self.logits(vectors)
         noisy = logits
         if self.training:
-            noisy = logits - torch.empty_like(logits).exponential_().log()
+            shape = logits.shape[1:]
+            noisy = logits - rows_of_all(lambda rows: logits.new_empty(rows, *shape).exponential_(), len(logits)).log()
             self._cool()
         soft = (noisy / self.temperature.clone()).softmax(-1)
         codes = noisy.argmax(-1)

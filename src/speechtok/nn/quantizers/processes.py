@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,11 @@ def broadcast(tensor: Tensor) -> None:
     """Overwrite ``tensor`` with that of the first process."""
     if _distributed():
         torch.distributed.broadcast(tensor, 0)
+
+
+def rows_of_all(draw: Callable[[int], Tensor], rows: int) -> Tensor:
+    """This process's ``rows`` of what ``draw`` makes for the whole batch: together they draw as a single one would."""
+    return draw(rows * processes())[rows * process() : rows * (process() + 1)]
 
 
 def pick(vectors: Tensor, count: int) -> Tensor:

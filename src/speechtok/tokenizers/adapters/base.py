@@ -41,6 +41,22 @@ class Shape:
         return dict(self.settings)
 
 
+@dataclass(frozen=True)
+class Levels:
+    """What ``CodecTokenizer`` asks of a quantizer."""
+
+    codebook_sizes: tuple[int, ...]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Frames per code of each level."""
+        return (1,) * len(self.codebook_sizes)
+
+    def bitrate(self, frame_rate: float) -> float:
+        """Bits per second of all levels, were every code equally likely."""
+        return nominal_bitrate(frame_rate, self.codebook_sizes)
+
+
 class ForeignCodec(nn.Module, ABC):
     """A ``transformers`` model with the interface of ``nn.Codec``; subclasses say what differs between kinds."""
 
@@ -54,6 +70,7 @@ class ForeignCodec(nn.Module, ABC):
         super().__init__()
         self.model = model
         self.config = self.shape(settings)
+        self.quantizer = Levels((self.config.codebook_size,) * self.config.n_q)
         # tells the device of a model that has no buffers of its own
         self.register_buffer("place", torch.empty(0), persistent=False)
 
@@ -155,6 +172,9 @@ class TransformersTokenizer(CodecTokenizer):
             NotSupportedError: always.
         """
         raise NotSupportedError(f"{self.name} runs in transformers, where speechtok cannot stream; encode whole files")
+
+    def _config_facts(self) -> dict[str, Any]:
+        return self.codec.config.to_dict()
 
     def _bitrate_of(self, levels: int) -> float:
         return nominal_bitrate(self.frame_rate, self.codebook_sizes[:levels])

@@ -1,18 +1,16 @@
 """A folder with a ``transformers`` codec as a tokenizer.
 
-Only ``model.safetensors`` is read, never a pickle, and no code of a repository is run. Weights that the file lacks
-would be drawn at random by ``transformers``; here that is an error.
+Only ``model.safetensors`` is read, never a pickle; see ``speechtok.pretrained``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from speechtok.errors import CheckpointError
+from speechtok.pretrained import load_network, load_part, relevant
 from speechtok.tokenizers.adapters.base import ForeignCodec, TransformersTokenizer
 from speechtok.tokenizers.adapters.dac import DacCodec
 from speechtok.tokenizers.adapters.encodec import EncodecCodec
@@ -29,12 +27,6 @@ KINDS: dict[str, type[ForeignCodec]] = {
 }
 """Adapters by ``model_type``; any other type of ``transformers`` is tried with the generic one."""
 WEIGHTS, PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
-IRRELEVANT = {
-    "_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype", "_attn_implementation_autoset",
-}  # fmt: skip
-"""Entries of a configuration that decide no code, so they stay out of the fingerprint."""
-UNUSED = ("masked_spec_embed", "inited", "initialized", "cluster_size", "embed_avg", "num_batches_tracked")
-"""Ends of the names of weights that only training uses; a file may lack them."""
 
 
 def load_transformers(
@@ -60,43 +52,18 @@ def load_transformers(
     settings = _read(config)
     preprocessor = _read(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
     kind = KINDS.get(settings.get("model_type", ""), GenericCodec)
-    codec = kind(_load_model(kind, folder), _relevant({"config": settings, "preprocessor": preprocessor}))
+    codec = kind(_load_model(kind, folder), relevant({"config": settings, "preprocessor": preprocessor}))
     _check_preprocessor(preprocessor, codec, folder / PREPROCESSOR)
     normalise = bool(preprocessor.get("do_normalize", False))
     return TransformersTokenizer(codec, name, licence=licence, normalise=normalise, device=device)
 
 
 def _load_model(kind: type[ForeignCodec], folder: Path) -> Any:
-    try:
-        from transformers import AutoConfig, AutoModel
-    except ImportError as error:
-        raise CheckpointError(
-            f"{folder}: this model needs transformers; pip install 'speechtok[transformers]'"
-        ) from error
-    with _one_line(folder), _quiet():
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        reason = kind.refuse(config)
+    config = load_part("AutoConfig", folder, local_files_only=True)
+    reason = kind.refuse(config)
     if reason:
         raise CheckpointError(f"{folder}: a {config.model_type} model that cannot be used: {reason}")
-    with _one_line(folder), _quiet():
-        model, report = AutoModel.from_pretrained(
-            folder,
-            config=config,
-            trust_remote_code=False,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    missing = sorted(key for key in report["missing_keys"] if not key.endswith(UNUSED))
-    if missing:
-        first = ", ".join(missing[:3])
-        raise CheckpointError(
-            f"{folder / WEIGHTS}: lacks {len(missing)} weights of its model ({first}); fetch it again"
-        )
-    for key, value in model.state_dict().items():
-        if not value.isfinite().all():
-            raise CheckpointError(f"{folder / WEIGHTS}: {key} is not finite; fetch it again")
-    return model.float().eval()
+    return load_network("AutoModel", folder, only_safetensors=True, config=config, local_files_only=True)
 
 
 def _check_preprocessor(settings: dict[str, Any], codec: ForeignCodec, path: Path) -> None:
@@ -108,13 +75,6 @@ def _check_preprocessor(settings: dict[str, Any], codec: ForeignCodec, path: Pat
         raise CheckpointError(f"{path}: asks for stereo, speechtok's audio is mono; use a mono model")
 
 
-def _relevant(value: Any) -> Any:
-    """Without the entries that decide no code, at any depth."""
-    if isinstance(value, dict):
-        return {key: _relevant(inner) for key, inner in value.items() if key not in IRRELEVANT}
-    return value
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -123,29 +83,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise CheckpointError(f"{path}: must be a mapping; restore it")
     return settings
-
-
-@contextmanager
-def _one_line(folder: Path) -> Iterator[None]:
-    """Whatever ``transformers`` raises on a foreign, damaged or unknown model, as one line that names the folder."""
-    try:
-        yield
-    except Exception as error:  # its own errors, those of safetensors, torch and the configuration share no base class
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise CheckpointError(f"{folder}: transformers cannot load this model ({reason.strip()})") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the bars and remarks of ``transformers``: what matters is checked and raised."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

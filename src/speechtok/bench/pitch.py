@@ -1,0 +1,59 @@
+"""Melody: whether the pitch of two recordings rises and falls together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from speechtok.audio import Audio
+from speechtok.bench.metrics import MetricError, Score
+from speechtok.errors import ConfigError
+
+RATE = 16000
+STEP, FLOOR, CEILING = 0.01, 65.0, 500.0
+"""Seconds between frames, and the lowest and highest pitch looked for, in Hz."""
+FEWEST = 20
+"""Frames voiced in both that a correlation needs: 0.2 s."""
+
+
+def pitch(audio: Audio) -> np.ndarray:
+    """Pitch in Hz every ``STEP`` seconds ``[M]``, NaN where there is no voice (Praat's autocorrelation method).
+
+    Raises:
+        ConfigError: praat-parselmouth is not installed.
+        MetricError: too short for one frame.
+    """
+    try:
+        import parselmouth
+    except ImportError as error:
+        raise ConfigError("pitch needs praat-parselmouth; pip install 'speechtok[pitch]'") from error
+    samples = audio.resample(RATE).samples.astype(np.float64)
+    try:
+        found = parselmouth.Sound(samples, RATE).to_pitch_ac(
+            time_step=STEP, pitch_floor=FLOOR, pitch_ceiling=CEILING
+        )  # fmt: skip
+    except parselmouth.PraatError as error:
+        raise MetricError("it is too short to have a pitch") from error
+    hertz = found.selected_array["frequency"]
+    return np.where(hertz > 0, hertz, np.nan)
+
+
+def pitch_correlation(first: Audio, second: Audio) -> Score:
+    """Pearson correlation of log-pitch over the frames voiced in both, -1 to 1, or why there is none.
+
+    The two must run in step, as a recording and its conversion do.
+    """
+    try:
+        return Score("pitch_correlation", _correlation(pitch(first), pitch(second)))
+    except MetricError as error:
+        return Score("pitch_correlation", None, str(error))
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    frames = min(len(first), len(second))
+    pairs = np.log(np.stack([first[:frames], second[:frames]]))
+    pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
+    if pairs.shape[1] < FEWEST:
+        raise MetricError(f"fewer than {FEWEST} frames are voiced in both")
+    if not pairs.std(axis=1).all():
+        raise MetricError("a pitch that never changes correlates with nothing")
+    return float(np.corrcoef(pairs)[0, 1])
