@@ -24,7 +24,7 @@ test: lint
 	$(RUN) -m pytest -q
 
 lint: $(VENV)/.installed-dev
-	$(RUN) -m ruff check src tests $(wildcard benchmarks)
+	$(RUN) -m ruff check src tests $(wildcard benchmarks examples)
 
 figures: $(VENV)/.installed-dev
 	$(VENV)/bin/speechtok align $(DATA)/librispeech.tsv -o build/phones --split dev
