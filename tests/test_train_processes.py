@@ -79,7 +79,9 @@ def test_two_processes_do_what_one_does_with_the_whole_batch(corpus):
     alone = load_snapshot(corpus / "one" / "rank-0")
     for part in alone:
         for name, tensor in alone[part].items():
-            assert (first[part][name] - tensor).abs().max() <= 1e-5 * max(1, tensor.abs().max()), name
+            # the frozen linear maps are the result of an SVD, whose rounding depends on the machine's threads
+            close = 1e-4 if ".linear." in name else 1e-5
+            assert (first[part][name] - tensor).abs().max() <= close * max(1, tensor.abs().max()), name
     ours, theirs = (logged(corpus / folder) for folder in ("two", "one"))
     assert [row["codes/revived"] for row in ours] == [row["codes/revived"] for row in theirs]
     assert any(row["codes/revived"] for row in ours), "without revived codes the common draws were not tried"
