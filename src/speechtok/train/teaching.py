@@ -13,7 +13,7 @@ from speechtok.errors import ConfigError
 from speechtok.guidance.frames import FrameLaw
 from speechtok.nn import hubert
 from speechtok.nn.hubert import HubertShape
-from speechtok.train.data import Crops, WaveStore, pooled
+from speechtok.train.data import Crops, WaveStore, evenly, pooled
 from speechtok.train.devices import Devices
 from speechtok.train.learner import LearnerRecipe
 from speechtok.train.recipe import DataConfig
@@ -104,7 +104,7 @@ def stores_of(data: DataConfig, devices: Devices) -> tuple[WaveStore, WaveStore]
 def fit_front_end(network: Any, speech: WaveStore) -> None:
     """Give a log-mel front end the mean and deviation of utterances spread over the corpus."""
     if network.config.front_end == hubert.LOG_MEL:
-        picks = np.unique(np.linspace(0, len(speech) - 1, FIT_UTTERANCES).astype(int))
+        picks = evenly(len(speech), FIT_UTTERANCES)
         device = next(network.parameters()).device
         waves = [torch.from_numpy(speech[i]).to(device) for i in picks if len(speech[i]) >= HOP]
         hubert.body(network).feature_extractor.fit(waves)
