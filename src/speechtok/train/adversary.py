@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from speechtok.nn.discriminators import Judges
+from speechtok.train.devices import Devices
 from speechtok.train.losses import adversarial_loss, discriminator_loss, feature_loss
-from speechtok.train.recipe import CodecRecipe
-
-if TYPE_CHECKING:
-    from speechtok.train.codec import State
+from speechtok.train.recipe import Adversary
 
 
-def adversarial_losses(state: State, wave: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
+class GanWeights(Protocol):
+    """Of the losses; those of the generator among them that come from the discriminators."""
+
+    adversarial: float
+    feature: float
+
+
+class GanRecipe(Protocol):
+    """What a recipe with discriminators says of them."""
+
+    adversary: Adversary
+    weights: GanWeights
+    sample_rate: int
+
+
+class GanState(Protocol):
+    """What a training with discriminators holds of them."""
+
+    recipe: GanRecipe
+    devices: Devices
+    judge: Judges
+    judge_optimiser: torch.optim.Optimizer
+    step: int
+
+
+def adversarial_losses(state: GanState, wave: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
     """Update the discriminators whose turn it is, then ask them; empty before the adversary starts."""
     if adversarial_ramp(state.recipe, state.step) == 0:
         return {}
@@ -27,7 +51,7 @@ def adversarial_losses(state: State, wave: Tensor, reconstruction: Tensor) -> di
     }
 
 
-def update_judge(state: State, real: Tensor, fake: Tensor, turn: tuple[int, ...]) -> Tensor:
+def update_judge(state: GanState, real: Tensor, fake: Tensor, turn: tuple[int, ...]) -> Tensor:
     """One discriminator update; returns its loss."""
     options = state.recipe.adversary
     with state.devices.autocast():
@@ -40,7 +64,7 @@ def update_judge(state: State, real: Tensor, fake: Tensor, turn: tuple[int, ...]
     return loss.detach()
 
 
-def judge_losses(state: State, real: Tensor, fake: Tensor, turn: tuple[int, ...]) -> dict[str, Tensor]:
+def judge_losses(state: GanState, real: Tensor, fake: Tensor, turn: tuple[int, ...]) -> dict[str, Tensor]:
     """What the discriminators say of the reconstruction, with gradients to the generator only."""
     options = state.recipe.adversary
     with torch.no_grad(), state.devices.autocast():
@@ -55,22 +79,22 @@ def judge_losses(state: State, real: Tensor, fake: Tensor, turn: tuple[int, ...]
         }
 
 
-def excerpts(state: State, wave: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
+def excerpts(state: GanState, wave: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
     """The same random part of every target and reconstruction, each ``[B, T']``."""
     recipe = state.recipe
-    length = min(round(recipe.adversary.seconds * recipe.codec.sample_rate), wave.shape[1])
+    length = min(round(recipe.adversary.seconds * recipe.sample_rate), wave.shape[1])
     start = int(torch.randint(0, wave.shape[1] - length + 1, ()))
     return wave[:, start : start + length], reconstruction[:, start : start + length]
 
 
-def adversarial_ramp(recipe: CodecRecipe, step: int) -> float:
+def adversarial_ramp(recipe: GanRecipe, step: int) -> float:
     """0 before the adversary starts, then rising linearly to 1."""
     if recipe.weights.adversarial == 0:
         return 0.0
     return min(1.0, max(0.0, (step - recipe.adversary.start + 1) / max(1, recipe.adversary.ramp)))
 
 
-def judges_of_step(recipe: CodecRecipe, step: int) -> tuple[int, ...]:
+def judges_of_step(recipe: GanRecipe, step: int) -> tuple[int, ...]:
     """Indices of the sub-discriminators whose turn it is."""
     count = recipe.adversary.count
     turn = min(recipe.adversary.per_step or count, count)

@@ -159,6 +159,11 @@ class CodecRecipe(RunRecipe):
             raise ConfigError(f"data.seconds={self.data.seconds} is shorter than the longest mel window")
 
     @property
+    def sample_rate(self) -> int:
+        """Of the codec, in Hz."""
+        return self.codec.sample_rate
+
+    @property
     def samples(self) -> int:
         """Length of a crop in samples, a whole number of frames."""
         return round(self.data.seconds * self.codec.sample_rate / self.codec.hop) * self.codec.hop
