@@ -57,6 +57,7 @@ SMALL = [
     "codec.frame.encoder_blocks=3",
     "codec.frame.decoder_blocks=4",
     "weights.adversarial=0",
+    *("data.batch=12", "data.seconds=0.5"),
 ]
 TINY = [
     *("data.batch=2", "data.seconds=0.4", "data.validation_files=1", "codec.dimension=20"),

@@ -12,10 +12,12 @@ import soundfile
 
 from speechtok.audio import Audio, write
 from speechtok.cli import main
+from speechtok.guidance.phones import Segment, write_segments
 from speechtok.tokenizers.checkpoint import save_codec
 from tiny import signal, tiny_codec, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
+TONES = {"SIL": 0, "AA": 400, "S": 3000}
 
 # The same examples on every run: a failure is the change's, not the draw's. No deadline: machines differ.
 hypothesis.settings.register_profile(
@@ -62,6 +64,24 @@ def corpus(tmp_path) -> Path:
         soundfile.write(tmp_path / f"{i}.wav", 0.3 * np.sin(2 * np.pi * (200 + 100 * i) * t * (1 + t)), 16000)
         rows.append(f"{i}.wav\t{'dev' if i == 3 else 'train'}\ts\ttext")
     (tmp_path / "corpus.tsv").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+@pytest.fixture
+def speech_folder(tmp_path):
+    """Utterances whose phones are silence and two tones, their manifest and alignment; one has no alignment."""
+    rows, aligned = ["path\tsplit\tspeaker\ttext"], {}
+    for i, order in enumerate(["SIL AA S SIL", "S AA SIL S", "AA SIL AA S", "SIL S AA S", "AA AA AA AA"]):
+        time, segments, parts = np.arange(3200) / 16000, [], []
+        for k, phone in enumerate(order.split()):
+            parts.append(0.3 * np.sin(2 * np.pi * TONES[phone] * time))
+            segments.append(Segment(0.2 * k, 0.2 * (k + 1), phone))
+        soundfile.write(tmp_path / f"{i}.wav", np.concatenate(parts), 16000)
+        rows.append(f"{i}.wav\t{'dev' if i == 3 else 'train'}\ts\tit's a text")
+        if i < 4:
+            aligned[str(i)] = segments
+    (tmp_path / "corpus.tsv").write_text("\n".join(rows) + "\n")
+    write_segments(tmp_path / "phones.tsv", aligned)
     return tmp_path
 
 

@@ -6,7 +6,6 @@ import socket
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from conftest import ROOT
 from speechtok.config import from_yaml
 from speechtok.errors import ConfigError
-from speechtok.guidance.phones import Segment, write_segments
+from speechtok.guidance.phones import Segment
 from speechtok.guidance.teachers import load_semantic_teacher
 from speechtok.nn import hubert
 from speechtok.train.phones import PhonesLearner, PhonesRecipe, at_speed, decode, distance, sequences, train
@@ -40,25 +39,6 @@ network: {json.dumps(NETWORK)}
 augment: {{frames: 0, bands: 0}}
 optimisation: {{rate: 0.01, warmup: 4, ema: 0.9}}
 """
-TONES = {"SIL": 0, "AA": 400, "S": 3000}
-
-
-@pytest.fixture
-def speech_folder(tmp_path):
-    """Utterances whose phones are silence and two tones, their manifest and alignment; one has no alignment."""
-    rows, aligned = ["path\tsplit\tspeaker\ttext"], {}
-    for i, order in enumerate(["SIL AA S SIL", "S AA SIL S", "AA SIL AA S", "SIL S AA S", "AA AA AA AA"]):
-        time, segments, parts = np.arange(3200) / 16000, [], []
-        for k, phone in enumerate(order.split()):
-            parts.append(0.3 * np.sin(2 * np.pi * TONES[phone] * time))
-            segments.append(Segment(0.2 * k, 0.2 * (k + 1), phone))
-        soundfile.write(tmp_path / f"{i}.wav", np.concatenate(parts), 16000)
-        rows.append(f"{i}.wav\t{'dev' if i == 3 else 'train'}\ts\tit's a text")
-        if i < 4:
-            aligned[str(i)] = segments
-    (tmp_path / "corpus.tsv").write_text("\n".join(rows) + "\n")
-    write_segments(tmp_path / "phones.tsv", aligned)
-    return tmp_path
 
 
 def make_recipe(folder, *overrides: str) -> PhonesRecipe:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,8 @@ RANGES = ("2", "2:4", "2:8")
 """Those of the paper's table."""
 SOURCE, RESYNTHESIS = "source", "resynthesis"
 """What every range is held against: the recording itself, and the recording decoded from all its own levels."""
+WHOLE = "whole voice"
+"""The only range of a tokenizer that speaks in any voice, which mixes no levels."""
 MEASURES = {
     "wer": "WER ↓",
     "cosine_to_target": "voice cosine to target ↑",
@@ -64,9 +66,17 @@ def choose_pairs(evaluation: Evaluation) -> list[Pair]:
     Raises:
         ConfigError: fewer than two named speakers.
     """
-    items = [item for item in choose_items(evaluation) if item.utterance.speaker.lower() not in UNNAMED]
-    if len({item.utterance.speaker for item in items}) < 2:
+    pairs = pair_up(choose_items(evaluation))
+    if not pairs:
         raise ConfigError(f"{evaluation.data}: converting voices needs two named speakers in {evaluation.split}")
+    return pairs
+
+
+def pair_up(items: Sequence[Item]) -> list[Pair]:
+    """Each item of a named speaker with one of another, the same ones in every run; none where there is one speaker."""
+    items = [item for item in items if item.utterance.speaker.lower() not in UNNAMED]
+    if len({item.utterance.speaker for item in items}) < 2:
+        return []
     draws, pairs = np.random.default_rng(0), []
     for item in items:
         others = [other for other in items if other.utterance.speaker != item.utterance.speaker]
@@ -77,15 +87,17 @@ def choose_pairs(evaluation: Evaluation) -> list[Pair]:
 def evaluate(tokenizer: Tokenizer, pairs: Sequence[Pair], ranges: Sequence[slice], tools: Tools) -> dict[str, Any]:
     """Convert and rate every pair; plain types: ``n``, ``summary`` (a row per range and measure) and ``pairs``.
 
+    A tokenizer with ``voices`` takes each target's voice as a whole, whatever the ranges.
+
     Raises:
         ConfigError, NotSupportedError: as ``convert_voice``, before any work.
     """
-    checked = [checked_levels(tokenizer, one) for one in ranges]
-    names = [SOURCE, RESYNTHESIS, *map(levels_text, checked)]
+    checked = [None] if tokenizer.voices else [checked_levels(tokenizer, one) for one in ranges]
+    names = [SOURCE, RESYNTHESIS, *(WHOLE if one is None else levels_text(one) for one in checked)]
     scores: dict[str, list[dict[str, Score]]] = {name: [] for name in names}
     rows = []
     for pair in tqdm(pairs, desc="converting", unit="pair", disable=None):
-        for name, found in _rated(tokenizer, pair, checked, tools, names).items():
+        for name, found in rated(tokenizer, pair, checked, tools, names).items():
             scores[name].append(found)
             who = {"source": pair.source.name, "target": pair.target.name, "role": name}
             rows.append(who | score_row(found))
@@ -98,15 +110,16 @@ def evaluate(tokenizer: Tokenizer, pairs: Sequence[Pair], ranges: Sequence[slice
     return {"n": len(pairs), "summary": summary, "pairs": rows}
 
 
-def _rated(
-    tokenizer: Tokenizer, pair: Pair, ranges: Sequence[slice], tools: Tools, names: Sequence[str]
+def rated(
+    tokenizer: Tokenizer, pair: Pair, ranges: Sequence[slice | None], tools: Tools, names: Sequence[str]
 ) -> dict[str, dict[str, Score]]:
     """Scores of one pair by name and measure."""
     try:
         source, target = (read(item.utterance.path).resample(tokenizer.sample_rate) for item in pair)
     except AudioError:
         return {name: {measure: Score(measure, None, UNREADABLE) for measure in MEASURES} for name in names}
-    own, other = tokenizer.encode(source), tokenizer.encode(target)
+    own = tokenizer.encode(source)
+    other = target if tokenizer.voices else tokenizer.encode(target)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the page says once whether the first level was guided
         heard = [source, tokenizer.decode(own), *(convert_voice(tokenizer, own, other, one) for one in ranges)]
@@ -126,18 +139,27 @@ def _scores(text: str, audio: Audio, source: Audio, target: Audio, tools: Tools)
 def markdown(document: dict[str, Any]) -> str:
     """The table for people: one line per range, means with 95 % intervals and failures."""
     summary, settings, tokenizer = document["summary"], document["settings"], document["tokenizer"]
-    cells = {(row["role"], row["measure"]): estimate_text(row, 3) for row in summary}
-    roles = dict.fromkeys(row["role"] for row in summary)
-    lines = [["levels of the target", *MEASURES.values()], ["---"] * (1 + len(MEASURES))]
-    lines += [[role, *(cells[role, measure] for measure in MEASURES)] for role in roles]
     taught = "was taught content" if tokenizer["semantic_levels"] else "was NOT taught content"
     return (
         f"# Voice conversion with {tokenizer['name']}\n\n{document['n']} pairs of different speakers from"
         f" {settings['data']}, split {settings['split']}; judge {settings['judge']}, voices {settings['encoder']}. The"
         f" first level of this model {taught}. Mean [95 % interval over pairs].\n\n"
-        + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        + table(summary, MEASURES, "levels of the target")
         + f"\n`{SOURCE}` is the recording itself, `{RESYNTHESIS}` the recording decoded from all its own levels.\n"
     )
+
+
+def table(summary: Sequence[dict[str, Any]], measures: Mapping[str, str], first: str) -> str:
+    """Markdown of the rows of a summary: a line per role, a column per measure, means with 95 % intervals and failures.
+
+    Args:
+        measures: headings by measure.
+        first: heading of the roles.
+    """
+    cells = {(row["role"], row["measure"]): estimate_text(row, 3) for row in summary}
+    lines = [[first, *measures.values()], ["---"] * (1 + len(measures))]
+    lines += [[role, *(cells[role, one] for one in measures)] for role in dict.fromkeys(row["role"] for row in summary)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechtok.cli.common import AUDIO_KINDS, add_file_options, add_model_options, plan_outputs, run_all
+from speechtok.cli.common import AUDIO_KINDS, add_file_options, add_model_options, plan_outputs, read_audio, run_all
 from speechtok.cli.encode import SHOWN
 from speechtok.errors import OutputError, TokenError
 
@@ -29,6 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--format", default="wav", choices=(*AUDIO_KINDS, TEXT),
         help="kind of file written into a folder (default: wav; txt for text tokens); a file's name says it itself",
     )  # fmt: skip
+    parser.add_argument(
+        "--voice", metavar="REF", type=Path, help="speak in the voice of this recording, where the tokens hold none"
+    )
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--levels", type=int, metavar="K", help="from the first K levels (default: all)")
     part.add_argument("--semantic", action="store_true", help="from the semantic levels alone")
@@ -40,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     plan = plan_outputs(args.files, args.output, f".{args.format}")
     tokenizer = args.load(args.model, device=args.device)
     tokenizer.show_progress = True
+    if args.voice is not None:
+        tokenizer = tokenizer.with_voice(read_audio(args.voice))
 
     from speechtok.anytokens import load_tokens
 

@@ -14,6 +14,7 @@ KINDS = {
     "ssl": "speechtok.train.ssl",
     "phones": "speechtok.train.phones",
     "units": "speechtok.train.units",
+    "vocoder": "speechtok.train.vocoder",
 }
 """Modules whose ``main`` trains a kind; imported only for that."""
 

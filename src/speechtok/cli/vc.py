@@ -9,7 +9,7 @@ from pathlib import Path
 from speechtok.cli.common import AUDIO_KINDS, add_model_options, print_fields, print_json, read_audio
 from speechtok.errors import OutputError
 
-HELP = "say what one recording says in the voice of another, by mixing token levels"
+HELP = "say what one recording says in the voice of another"
 NOTE = "Example: speechtok vc source.wav --voice reference.wav -o converted.wav --levels 2:4"
 
 
@@ -20,7 +20,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="audio file")
     parser.add_argument(
         "--levels", metavar="RANGE",
-        help="levels taken from REF, counted from 1: 2, 2:4 or 2: (default: three after the content levels)",
+        help="levels taken from REF, counted from 1: 2, 2:4 or 2: (default: three after the content levels); models"
+        " that are given a whole voice have none",
     )  # fmt: skip
     add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = parse_levels(args.levels) if args.levels is not None else None
     source, reference = read_audio(args.source), read_audio(args.voice)
     tokenizer = args.load(args.model, device=args.device)
-    levels = checked_levels(tokenizer, wanted)
+    levels = wanted if tokenizer.voices else checked_levels(tokenizer, wanted)
     converted = convert_voice(tokenizer, source, reference, levels)
     write(args.output, converted)
     fields = {
@@ -44,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
         "voice": str(args.voice),
         "output": str(args.output),
         "model": tokenizer.name,
-        "source_levels": levels_text(slice(0, levels.start)),
-        "voice_levels": levels_text(levels),
+        "source_levels": levels_text(slice(0, levels.start if levels else tokenizer.levels)),
+        "voice_levels": levels_text(levels) if levels else None,
         "seconds": converted.seconds,
         "sample_rate": converted.rate,
         "voice_seconds": reference.seconds,

@@ -18,14 +18,17 @@ from speechtok.guidance.frames import CodecGrid
 from speechtok.guidance.guides import (
     AcousticGuide,
     HeardCrops,
+    HeardVoices,
     Places,
     Remainders,
+    ReversalGuide,
     SemanticGuide,
     Source,
     StoredFeatures,
 )
 from speechtok.guidance.losses import SemanticConfig
 from speechtok.guidance.naming import describe
+from speechtok.guidance.reversal import Question, ReversalConfig, WhatIsHeard, WhoSpeaks
 from speechtok.guidance.store import FeatureStore
 from speechtok.guidance.targets import weights_digest
 from speechtok.guidance.teachers import load_semantic_teacher, load_speaker_teacher
@@ -33,6 +36,8 @@ from speechtok.nn.codec import CodecConfig
 
 Lengths = Callable[[int], Sequence[int]]
 """``rate -> samples`` of every training utterance at that rate, in the order of ``Places``."""
+Names = Callable[[], Sequence[str]]
+"""The speaker of every training utterance, in the same order."""
 
 
 @dataclass
@@ -74,11 +79,23 @@ class AcousticSection(AcousticConfig):
 
 
 @dataclass
+class ReversalSection(ReversalConfig):
+    """Removal of the speaker, as a recipe writes it."""
+
+    teacher: str | None = None
+    """File, folder or Hub id of an ECAPA-TDNN whose embedding the critic looks for; null: the speakers that the
+    training manifests name."""
+    weight: float = 1.0
+    """Weight of ``reversal/cross_entropy``, or of ``reversal/cosine`` with a teacher."""
+
+
+@dataclass
 class GuidesConfig:
     """The teachers of a codec; null switches one off."""
 
     semantic: SemanticSection | None = None
     acoustic: AcousticSection | None = None
+    reversal: ReversalSection | None = None
 
     @property
     def weights(self) -> dict[str, float]:
@@ -88,16 +105,22 @@ class GuidesConfig:
             weights[f"semantic/{self.semantic.loss}"] = self.semantic.weight
         if self.acoustic:
             weights |= {"acoustic/kl": self.acoustic.kl, "acoustic/cosine": self.acoustic.cosine}
+        if self.reversal:
+            asked = "cross_entropy" if self.reversal.teacher is None else "cosine"
+            weights[f"reversal/{asked}"] = self.reversal.weight
         return weights
 
 
-def build_guides(config: GuidesConfig, codec: CodecConfig, places: Places, lengths: Lengths) -> list[nn.Module]:
+def build_guides(
+    config: GuidesConfig, codec: CodecConfig, places: Places, lengths: Lengths, names: Names
+) -> list[nn.Module]:
     """The guides that are switched on, in the order of the config.
 
     Args:
         codec: what they teach.
         places: where the crops of a step are cut.
         lengths: by which stored features are held to the training speech, and the ends of utterances are known.
+        names: whom the critic of the reversal shall tell apart.
 
     Raises:
         CheckpointError: a teacher, feature store or folder of centres that cannot be loaded.
@@ -115,7 +138,20 @@ def build_guides(config: GuidesConfig, codec: CodecConfig, places: Places, lengt
     if config.acoustic:
         teacher = load_speaker_teacher(config.acoustic.teacher)
         guides.append(AcousticGuide(config.acoustic, teacher, codec.dimension, grid, remainders))
+    if config.reversal:
+        question = _question(config.reversal, grid, places, names)
+        content = (config.reversal.content == "first" and codec.own_space) or codec.dimension
+        guides.append(ReversalGuide(config.reversal, question, content, grid, remainders))
     return guides
+
+
+def _question(config: ReversalSection, grid: CodecGrid, places: Places, names: Names) -> Question:
+    """What the critic of the reversal is asked."""
+    if config.teacher is None:
+        return WhoSpeaks(names(), lambda step: places(step)[0])
+    teacher = load_speaker_teacher(config.teacher)
+    voices = HeardVoices(teacher, grid)
+    return WhatIsHeard(lambda wave, lengths: voices(wave, lengths).embedding, teacher.dimension)
 
 
 def _semantic(

@@ -17,10 +17,12 @@ from speechtok.errors import ConfigError
 from speechtok.guidance.acoustic import AcousticConfig, AlignLayer
 from speechtok.guidance.frames import CodecGrid
 from speechtok.guidance.losses import SemanticConfig, semantic_losses
+from speechtok.guidance.reversal import Critic, Question, ReversalConfig
 from speechtok.guidance.speaker import SpeakerTeacher
 from speechtok.guidance.store import FeatureStore
 from speechtok.guidance.targets import Teacher, assign_units, crop_targets
 from speechtok.nn.codec import Codec, real_frames
+from speechtok.nn.ecapa import SpeakerFeatures
 from speechtok.nn.quantizers import Quantized
 
 Source = Callable[[Tensor, int, int], tuple[Tensor, Tensor]]
@@ -106,9 +108,7 @@ class AcousticGuide(nn.Module):
     ):
         super().__init__()
         self.grid, self.remainders = grid, remainders
-        if teacher.rate != grid.rate:
-            raise ConfigError(f"the speaker teacher hears {teacher.rate} Hz and the codec {grid.rate} Hz; use one rate")
-        self._teacher = (teacher,)  # a module would be taken for a part of this one
+        self.teacher = HeardVoices(teacher, grid)
         widths = (teacher.dimension, teacher.frame_dimension)
         self.layer = AlignLayer(config, dimension, *widths, grid, teacher.rate / teacher.hop)
 
@@ -117,15 +117,65 @@ class AcousticGuide(nn.Module):
         if quantized.codes is None:
             return {}
         lengths = _lengths(self.remainders, wave, step)
-        heard = _beside(self._teacher[0], wave)(wave.float(), lengths)
-        mask = None if lengths is None else real_frames(lengths, quantized.latent.shape[1], self.grid.hop)
-        return self.layer(quantized.latent, codec.quantizer, quantized.codes, heard, mask)
+        mask = _mask(lengths, quantized.latent, self.grid)
+        return self.layer(quantized.latent, codec.quantizer, quantized.codes, self.teacher(wave, lengths), mask)
+
+
+class ReversalGuide(nn.Module):
+    """Removes the speaker from what is quantized; the critic that looks for it learns with the codec.
+
+    Args:
+        question: what the critic is asked.
+        dimension: of the content.
+        remainders: where they are not given, crops count whole.
+    """
+
+    def __init__(
+        self,
+        config: ReversalConfig,
+        question: Question,
+        dimension: int,
+        grid: CodecGrid,
+        remainders: Remainders | None = None,
+    ):
+        super().__init__()
+        self.config, self.question, self.grid, self.remainders = config, question, grid, remainders
+        self.critic = Critic(dimension, config.width, question.outputs)
+
+    def forward(self, codec: Codec, wave: Tensor, quantized: Quantized, step: int) -> dict[str, Tensor]:
+        """The losses of its question."""
+        lengths = _lengths(self.remainders, wave, step)
+        content = quantized.first if self.config.content == "first" else quantized.latent
+        answers = self.critic(content, self.config.strength_at(step), _mask(lengths, content, self.grid))
+        return self.question(answers, wave, lengths, step)
+
+
+class HeardVoices:
+    """A speaker teacher that listens to the very crops of the batch; no part of the guide that has it.
+
+    Raises:
+        ConfigError: it hears another rate than the codec.
+    """
+
+    def __init__(self, teacher: SpeakerTeacher, grid: CodecGrid):
+        if teacher.rate != grid.rate:
+            raise ConfigError(f"the speaker teacher hears {teacher.rate} Hz and the codec {grid.rate} Hz; use one rate")
+        self.teacher = teacher
+
+    def __call__(self, wave: Tensor, lengths: Tensor | None) -> SpeakerFeatures:
+        """Of ``wave[B, T]`` with ``lengths[B]`` samples."""
+        return _beside(self.teacher, wave)(wave.float(), lengths)
 
 
 def _lengths(remainders: Remainders | None, wave: Tensor, step: int) -> Tensor | None:
     """Samples of speech in each crop, ``[B]``; None where all are whole."""
     found = None if remainders is None else torch.from_numpy(remainders(step)).to(wave.device)
     return None if found is None or bool((found >= wave.shape[1]).all()) else found.clamp_max(wave.shape[1])
+
+
+def _mask(lengths: Tensor | None, frames: Tensor, grid: CodecGrid) -> Tensor | None:
+    """True on the real ones of ``frames[B, N, D]``, ``[B, N]``; None where all are."""
+    return None if lengths is None else real_frames(lengths, frames.shape[1], grid.hop)
 
 
 def _beside(teacher: Any, wave: Tensor) -> Any:

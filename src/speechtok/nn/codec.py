@@ -17,6 +17,7 @@ from speechtok.errors import ConfigError
 from speechtok.nn.frame import FrameConfig, FrameDecoder, FrameEncoder
 from speechtok.nn.quantizers import QuantizerConfig, build_quantizer
 from speechtok.nn.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
+from speechtok.nn.timbre import Film, TimbreConfig, TimbreEncoder
 
 BACKBONES = {"seanet": (SEANetEncoder, SEANetDecoder), "frame": (FrameEncoder, FrameDecoder)}
 
@@ -38,6 +39,8 @@ class CodecConfig:
     """Its kind may demand some ``codebook_size`` or ``n_q``; the message says which."""
     seanet: SEANetConfig = field(default_factory=SEANetConfig)
     frame: FrameConfig = field(default_factory=FrameConfig)
+    timbre: TimbreConfig | None = None
+    """A reference encoder whose vector tells the decoder the voice; null: the codes are all that it gets."""
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
@@ -72,8 +75,8 @@ class CodecConfig:
         return getattr(self.section, "own_space", 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, without the backbone that is not used."""
-        unused = {name for name in BACKBONES if name != self.backbone}
+        """Plain types, without the backbone that is not used and without a timbre that there is not."""
+        unused = {name for name in BACKBONES if name != self.backbone} | ({"timbre"} if self.timbre is None else set())
         return {key: value for key, value in asdict(self).items() if key not in unused}
 
     @classmethod
@@ -105,6 +108,10 @@ class Codec(nn.Module):
         taught = config.own_space or config.dimension
         same = taught == config.semantic_dimension
         self.transform = nn.Identity() if same else nn.Linear(taught, config.semantic_dimension)
+        self.timbre_encoder = self.film = None
+        if config.timbre is not None:
+            self.timbre_encoder = TimbreEncoder(config.timbre, config.sample_rate, config.hop)
+            self.film = Film(config.timbre, config.dimension)
 
     def encode(self, wave: Tensor, levels: int | None = None, lengths: Tensor | None = None) -> Tensor:
         """``wave[B, T] -> codes[B, Q, N]``; ``lengths[B]`` in samples for a padded batch."""
@@ -117,9 +124,22 @@ class Codec(nn.Module):
         """What the decoder would get were nothing quantized, ``wave[B, T] -> [B, N, D]``."""
         return self.encoder(wave, lengths)[..., self.config.own_space :]
 
-    def decode(self, codes: Tensor, first_level: int = 0, lengths: Tensor | None = None) -> Tensor:
-        """``codes[B, Q, N] -> wave[B, N * hop]``; row 0 is ``first_level``, ``lengths[B]`` counts frames."""
-        return self.decoder(self.quantizer.decode(codes, first_level), lengths)
+    def timbre(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor | None:
+        """The voice of ``wave[B, T]`` as vectors ``[B, D]``; None where the codec has no section ``timbre``."""
+        return None if self.timbre_encoder is None else self.timbre_encoder(wave, lengths)
+
+    def voiced(self, latent: Tensor, timbre: Tensor | None) -> Tensor:
+        """What the decoder gets: ``latent[B, N, D]`` in the voice ``timbre``, which only a codec with timbre takes."""
+        return latent if timbre is None else self.film(latent, timbre)
+
+    def decode(
+        self, codes: Tensor, first_level: int = 0, lengths: Tensor | None = None, timbre: Tensor | None = None
+    ) -> Tensor:
+        """``codes[B, Q, N] -> wave[B, N * hop]``; row 0 is ``first_level``, ``lengths[B]`` counts frames.
+
+        ``timbre[B, D]`` is the voice, for a codec that has been taught to need one.
+        """
+        return self.decoder(self.voiced(self.quantizer.decode(codes, first_level), timbre), lengths)
 
     def semantic(self, wave: Tensor) -> Tensor:
         """First-level features in the teacher's space, ``wave[B, T] -> [B, N, S]``."""

@@ -159,6 +159,18 @@ def weight_norm(conv: Module) -> Module:
     return nn.utils.parametrizations.weight_norm(conv)
 
 
+def folded_state(module: nn.Module) -> dict[str, Tensor]:
+    """The state of `module` with the value of every normalised weight, as `fold_weight_norm` would leave it.
+
+    Folding a copy would not do: a copy shares the class into which torch puts the weight, and folding takes it away.
+    """
+    state = {key: value for key, value in module.state_dict().items() if ".parametrizations." not in key}
+    for name, part in module.named_modules():
+        if parametrize.is_parametrized(part, "weight"):
+            state[f"{name}.weight"] = part.weight.detach()
+    return state
+
+
 def fold_weight_norm(module: Module) -> Module:
     """Replace every normalised weight below `module` by its value, in place; for inference."""
     for part in module.modules():

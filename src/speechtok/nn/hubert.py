@@ -1,7 +1,7 @@
 """HuBERT's network (Hsu et al. 2021) as ``transformers`` has it, over the waveform or over a log-mel spectrogram.
 
 Both are ``transformers.HubertModel``; the log-mel kind has another ``feature_extractor``, with which training is many
-times cheaper. Folders of the waveform kind are read by ``transformers`` as they are.
+times cheaper. Folders of the waveform kind are read by ``transformers`` as they are, unless they have a bottleneck.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from speechtok.errors import CheckpointError, ConfigError
 from speechtok.files import StrPath, atomic_path, make_folder, write_text_atomic
+from speechtok.nn.bottleneck import BottleneckShape, insert
 from speechtok.nn.frame import ConvNeXtBlock
 from speechtok.nn.mel import LogMel
 
@@ -25,6 +26,8 @@ RATE = 16000
 WAVEFORM, LOG_MEL = "waveform", "log-mel"
 FOREIGN = "hubert-log-mel"
 """Model type of a log-mel folder, so that ``transformers`` refuses it instead of inventing convolutions."""
+QUANTIZED = "hubert-quantized"
+"""The same for waveforms and a bottleneck, which ``transformers`` would leave out."""
 
 DERIVED = ("model_type", "architectures", "transformers_version", "dtype")
 """Entries of a configuration that follow from the rest."""
@@ -114,8 +117,12 @@ class LocalContext(nn.Module):
         return y - x  # the caller adds what it gave
 
 
-def build(shape: HubertShape, classes: int = 0) -> Any:
-    """A network with random weights: ``HubertModel``, or ``HubertForCTC`` with a linear head of ``classes``."""
+def build(shape: HubertShape, classes: int = 0, bottleneck: BottleneckShape | None = None) -> Any:
+    """A network with random weights: ``HubertModel``, or ``HubertForCTC`` with a linear head of ``classes``.
+
+    Raises:
+        ConfigError: the bottleneck does not fit the network.
+    """
     waveform = shape.front_end == WAVEFORM
     settings = {
         "front_end": shape.front_end,
@@ -136,6 +143,7 @@ def build(shape: HubertShape, classes: int = 0) -> Any:
         "bos_token_id": None,
         "eos_token_id": None,
         **_noise(shape),
+        **_quantized(bottleneck),
     }
     return _network(settings, headed=classes > 0)
 
@@ -151,11 +159,24 @@ def _noise(shape: HubertShape) -> dict[str, float]:
     }
 
 
-def add_head(network: Any, shape: HubertShape, classes: int) -> Any:
-    """``HubertForCTC`` that goes on from a trained network: its sizes and weights, ``shape``'s dropout, a new head."""
-    settings = network.config.to_dict() | _noise(shape) | {"vocab_size": classes}
+def _quantized(bottleneck: BottleneckShape | None) -> dict[str, Any]:
+    return {} if bottleneck is None else {"bottleneck": bottleneck.settled()}
+
+
+def add_head(network: Any, shape: HubertShape, classes: int, bottleneck: BottleneckShape | None = None) -> Any:
+    """``HubertForCTC`` that goes on from a trained network: its sizes and weights, ``shape``'s dropout, a new head.
+
+    Its bottleneck is the network's own, or a new one where it has none.
+
+    Raises:
+        ConfigError: the network has another bottleneck, or none of this kind fits it.
+    """
+    quantized, own = _quantized(bottleneck), getattr(network.config, "bottleneck", None)
+    if own is not None and own != quantized.get("bottleneck"):
+        raise ConfigError(f"the encoder has a bottleneck; give section bottleneck of the recipe the same: {own}")
+    settings = network.config.to_dict() | _noise(shape) | {"vocab_size": classes} | quantized
     headed = _network({name: value for name, value in settings.items() if name not in DERIVED}, headed=True)
-    headed.hubert.load_state_dict(body(network).state_dict())
+    headed.hubert.load_state_dict(headed.hubert.state_dict() | body(network).state_dict())
     return headed
 
 
@@ -171,6 +192,8 @@ def _network(settings: dict[str, Any], headed: bool) -> Any:
         body(network).feature_extractor = LogMelFrontEnd(settings["bands"])
     if settings.get("local_blocks"):
         body(network).encoder.pos_conv_embed = LocalContext(settings["hidden_size"], settings["local_blocks"])
+    if settings.get("bottleneck"):
+        insert(body(network), settings["bottleneck"])
     return network
 
 
@@ -202,6 +225,8 @@ def save(network: Any, folder: StrPath, about: dict[str, Any] | None = None) -> 
             "return_attention_mask": False,
         }
         write_text_atomic(folder / "preprocessor_config.json", json.dumps(preprocessor, indent=2))
+        if "bottleneck" in config:
+            config["model_type"] = QUANTIZED
     with atomic_path(folder / "model.safetensors") as temporary:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
         save_file(tensors, temporary, {"format": "pt"})
@@ -222,7 +247,7 @@ def load(folder: StrPath) -> tuple[Any, dict[str, Any]]:
         settings = {name: value for name, value in config.items() if name not in DERIVED}
         network = _network(settings, headed=config["architectures"] == ["HubertForCTC"])
         network.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
         raise CheckpointError(f"{folder}: damaged ({error}); train or fetch it again") from error
     return network.eval(), config
 

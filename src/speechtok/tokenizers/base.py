@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from speechtok.audio import Audio
-from speechtok.errors import AudioError, ConfigError, SpeechtokError, TokenError
+from speechtok.errors import AudioError, ConfigError, NotSupportedError, SpeechtokError, TokenError
 from speechtok.tokenfile import TokenValue
 from speechtok.tokens import Tokens, nominal_bitrate
 
@@ -43,6 +43,8 @@ class Tokenizer(ABC):
     note: str = ""
     """What a user of this very model must know."""
     causal: bool = False
+    voices: bool = False
+    """Whether ``with_voice`` makes it speak in another one."""
     show_progress: bool = False
     """Whether long audio draws a bar on a terminal; the command turns it on."""
     exact_windows: tuple[bool, bool] = (True, True)
@@ -151,6 +153,17 @@ class Tokenizer(ABC):
         samples = samples[: tokens.num_samples]
         samples.flags.writeable = False  # nobody else holds it, so Audio need not copy it
         return Audio(samples, self.sample_rate)
+
+    def with_voice(self, reference: Audio) -> Tokenizer:
+        """The same tokenizer, whose ``decode`` speaks in the voice of a recording, of any rate; a few seconds are best.
+
+        Raises:
+            NotSupportedError: its tokens hold the voice, or it has no voice to exchange.
+            AudioError: the reference is too short to tell a voice.
+        """
+        raise NotSupportedError(
+            f"{self.name} cannot be given a voice; take a tokenizer whose tokens leave the voice out, or mix levels"
+        )
 
     def stream(self) -> NoReturn:
         """Encode while the audio arrives. Not available yet for any tokenizer.

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor
 from speechtok.errors import CheckpointError, ConfigError, OutputError
 from speechtok.files import make_folder, write_bytes_atomic, write_text_atomic
 from speechtok.nn.codec import Codec, CodecConfig
-from speechtok.nn.conv import fold_weight_norm
+from speechtok.nn.conv import fold_weight_norm, folded_state
 from speechtok.tokenizers.official import OFFICIAL_CARD, is_official, official_config, official_weights
 
 FORMAT, VERSION = "speechtok.codec", 1
@@ -93,8 +92,7 @@ def read_checkpoint(config: str | Path, weights: str | Path, *, fold: bool = Tru
 def _state(model: Codec, for_training: bool) -> dict[str, Tensor]:
     if for_training:
         return model.state_dict()
-    state = fold_weight_norm(copy.deepcopy(model)).state_dict()
-    return {key: value for key, value in state.items() if not is_statistic(key)}
+    return {key: value for key, value in folded_state(model).items() if not is_statistic(key)}
 
 
 def _read_header(path: Path) -> dict[str, Any]:

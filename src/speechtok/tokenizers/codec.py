@@ -86,8 +86,10 @@ class CodecTokenizer(Tokenizer):
     def _config_facts(self) -> dict[str, Any]:
         """What the configuration decides of the codes, as JSON values."""
         config = self.codec.config
-        facts = settings_facts(config, "codec", without=("quantizer", *BACKBONES))
+        facts = settings_facts(config, "codec", without=("quantizer", "timbre", *BACKBONES))
         facts[config.backbone] = settings_facts(config.section, config.backbone)
+        if config.timbre is not None:
+            facts["timbre"] = settings_facts(config.timbre, "timbre")
         settled = config.quantizer.settled()
         return facts | ({"quantizer": settled} if settled else {})
 

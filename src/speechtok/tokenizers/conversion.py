@@ -1,8 +1,10 @@
-"""One-shot voice conversion by mixing levels (SpeechTokenizer, section on one-shot voice conversion).
+"""One-shot voice conversion, by mixing levels or by speaking the source's tokens in the reference's voice.
 
-The source gives the first level, which carries content, the reference the following ones, which carry its voice; what
-comes after them is left out. A reference that is shorter is repeated from its beginning, a longer one is cut, so the
-result lasts as long as the source.
+Mixing (SpeechTokenizer, section on one-shot voice conversion): the source gives the first level, which carries content,
+the reference the following ones, which carry its voice; what comes after them is left out. A reference that is shorter
+is repeated from its beginning, a longer one is cut, so the result lasts as long as the source.
+
+A tokenizer whose tokens leave the voice out (``voices``: units with a vocoder that hears a prompt) decodes in any.
 """
 
 from __future__ import annotations
@@ -29,12 +31,12 @@ def convert_voice(
     """What the source says, in the voice of the reference.
 
     Args:
-        tokenizer: one whose later levels hold the voice. Where none of its levels was taught content, a warning says
-            so, and content and voice come apart as badly as they lie in its codes.
+        tokenizer: one with ``voices``, or one whose later levels hold the voice. Where none of its levels was taught
+            content, a warning says so, and content and voice come apart as badly as they lie in its codes.
         source: any rate; of tokens, the levels before ``levels`` are needed.
         reference: any rate and length; of tokens, ``levels`` are needed.
         levels: those of the reference, counted from 0: ``slice(1, 4)`` is the paper's RVQ-2:4. By default three after
-            the content levels, as far as there are.
+            the content levels, as far as there are. A tokenizer with ``voices`` mixes no levels.
 
     Returns:
         As many samples as the source has, at the tokenizer's rate.
@@ -44,6 +46,8 @@ def convert_voice(
         ConfigError: ``levels`` that it has not, or that would take content from the reference.
         TokenError: tokens of another tokenizer, or without the levels needed.
     """
+    if tokenizer.voices:
+        return _spoken(tokenizer, source, reference, levels)
     levels = checked_levels(tokenizer, levels)
     if not tokenizer.semantic_levels:
         warnings.warn(
@@ -55,6 +59,16 @@ def convert_voice(
         _encoded(tokenizer, source, levels.start), _encoded(tokenizer, reference, levels.stop), levels
     )  # fmt: skip
     return tokenizer.decode(mixed)
+
+
+def _spoken(tokenizer: Tokenizer, source: Tokens | Audio, reference: Tokens | Audio, levels: slice | None) -> Audio:
+    """The source's tokens in the voice of the reference. Raises as ``convert_voice``."""
+    if levels is not None:
+        raise ConfigError(f"{tokenizer.name} takes a voice as a whole and mixes no levels; leave the levels out")
+    if not isinstance(reference, Audio):
+        raise TokenError(f"tokens of {tokenizer.name} hold no voice; give the reference as audio")
+    voiced = tokenizer.with_voice(reference)
+    return voiced.decode(source if isinstance(source, Tokens) else voiced.encode(source))
 
 
 def mix_levels(source: Tokens, reference: Tokens, levels: slice) -> Tokens:

@@ -39,8 +39,8 @@ TEACHER_FACTS = (
     "do_stable_layer_norm", "layer_norm_eps",
 )  # fmt: skip
 """Settings of a ``transformers`` teacher that change its features and cannot be seen in its weights."""
-FURTHER_FACTS = ("max_bucket_distance",)
-"""The same, of some kinds only: WavLM's relative positions."""
+FURTHER_FACTS = ("max_bucket_distance", "bottleneck")
+"""The same, of some kinds only: WavLM's relative positions, and the quantizer in a network of ``train phones``."""
 
 
 class FrameModel(ABC):

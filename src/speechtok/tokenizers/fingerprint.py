@@ -22,6 +22,7 @@ FIRST_SETTINGS = {
         "hop", "n_fft", "stack", "width", "expansion", "kernel_size", "encoder_blocks", "decoder_blocks", "floor",
         "emphasis", "emphasis_slope", "consistency_iterations", "own_space", "causal",
     },
+    "timbre": {"dimension", "bands", "width", "expansion", "kernel_size", "blocks"},
 }  # fmt: skip
 """Settings of a codec, by section, that fingerprints of version 1 hold whatever their values are. Never changed: a
 setting that is added later counts only where it differs from its default, so that all older tokens stay valid."""

@@ -32,7 +32,11 @@ KINDS = {
     "two_stage": "speechtok.tokenizers.two_stage",
 }
 """The module of each kind; its ``from_folder(ModelFolder) -> Tokenizer`` reads it."""
-CARRIED = ("bpe.json", "teacher/config.json", "teacher/preprocessor_config.json", "teacher/model.safetensors")
+CARRIED = (
+    "bpe.json",
+    *("teacher/config.json", "teacher/preprocessor_config.json", "teacher/model.safetensors"),
+    *("vocoder/config.json", "vocoder/model.safetensors"),
+)
 """Further files that such a folder may hold."""
 REFERENCES = ("model", "units", "codec")
 """Entries of a section that name other models."""

@@ -74,10 +74,12 @@ def load(name: str | Path | Sequence[str | Path] | None = None, device: str = "c
 
     from speechtok.tokenizers.checkpoint import read_checkpoint
     from speechtok.tokenizers.codec import CodecTokenizer
+    from speechtok.tokenizers.timbre import TimbreTokenizer
 
     codec, header = read_checkpoint(*files)
     card = read_card(header, codec.config.n_q, files[0])
-    return CodecTokenizer(
+    kind = CodecTokenizer if codec.config.timbre is None else TimbreTokenizer
+    return kind(
         codec,
         label,
         scheme=card.scheme,

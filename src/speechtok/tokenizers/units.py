@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from speechtok.audio import Audio
 from speechtok.errors import CheckpointError, ConfigError, NotSupportedError
 from speechtok.guidance.clusters import load_centres, load_units_config
 from speechtok.guidance.frames import FrameLaw
@@ -38,15 +39,16 @@ from speechtok.tokenizers.features import (
 from speechtok.tokenizers.fingerprint import RESAMPLER, fingerprint_of
 from speechtok.tokenizers.folder import ModelFolder, write_folder
 from speechtok.tokenizers.registry import located
+from speechtok.tokenizers.vocoder import NeuralVocoder, load_vocoder, save_vocoder
 
 CODE_VERSION = 1
 """Raised whenever a change of this package changes the units that the same weights give."""
+VOCODER = "vocoder"
+"""Folder inside that of a tokenizer, and the entry of its section that names it."""
 
 
 class Vocoder(Protocol):
-    """Sound for units: trained apart, on the units of one tokenizer."""
-
-    name: str
+    """Sound for units: trained apart, on the units of one tokenizer, as ``NeuralVocoder``; or any such function."""
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
         """``codes[Q, N] -> samples[N * hop]`` at the tokenizer's rate, float32."""
@@ -188,21 +190,31 @@ class UnitTokenizer(Tokenizer):
     ):
         """
         Args:
-            source: clusters or an internal quantizer.
+            source: clusters, an internal quantizer or a supervised one.
             name: what messages and token files call it.
-            vocoder: what ``decode`` sounds through; without one it refuses.
+            vocoder: what ``decode`` sounds through; without one it refuses. One that takes on voices has a method
+                ``with_voice(Audio)``, and one that knows the fingerprint of its tokens has it as ``units``.
             licence: of the weights.
             note: what a user of this very model must know.
             device: anything torch understands. Units from another device may differ in near ties.
             exact_seconds: longest audio taken in one piece.
+
+        Raises:
+            ConfigError: the vocoder was trained on other units.
         """
         self.source = source.to(device)
         self.name, self.licence, self.note, self.vocoder = name, licence, note, vocoder
         self.sample_rate, self.hop = source.sample_rate, source.hop
         self.codebook_sizes = source.codebook_sizes
         self.semantic_levels = tuple(range(len(source.codebook_sizes)))
-        self.exact_windows = (source.context is not None, True)
+        self.exact_windows = (source.context is not None, not isinstance(vocoder, NeuralVocoder))
         self.exact_seconds = exact_seconds
+        self.voices = hasattr(vocoder, "with_voice")
+        trained_on = getattr(vocoder, "units", self.fingerprint)
+        if trained_on != self.fingerprint:
+            raise ConfigError(
+                f"{name}: its vocoder was trained on units {trained_on}, not on {self.fingerprint}; train one on these"
+            )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -213,6 +225,14 @@ class UnitTokenizer(Tokenizer):
         """The same units with windows of about ``seconds``."""
         other = copy.copy(self)
         other.exact_seconds = seconds
+        return other
+
+    def with_voice(self, reference: Audio) -> UnitTokenizer:
+        """The same units, sounding as ``reference`` does; see ``Tokenizer.with_voice``."""
+        if not self.voices:
+            return super().with_voice(reference)
+        other = copy.copy(self)
+        other.vocoder = self.vocoder.with_voice(reference)
         return other
 
     def _encode(self, samples: np.ndarray, levels: int) -> np.ndarray:
@@ -246,19 +266,28 @@ def trained_units(folder: str | Path, name: str, teacher: str | None = None, **o
     return UnitTokenizer(Clusters(features, centres), name, **options)
 
 
-def save_units(tokenizer: UnitTokenizer, folder: str | Path, card: dict[str, Any] | None = None) -> None:
-    """Write a model folder: centres, and the teacher inside it or named.
+def save_units(
+    tokenizer: UnitTokenizer,
+    folder: str | Path,
+    card: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a model folder: centres, the teacher inside it or named, and the vocoder inside it.
 
     Args:
-        tokenizer: its vocoder is not stored.
+        tokenizer: a vocoder that is not a ``NeuralVocoder`` is not stored.
         folder: made if missing.
         card: what people should know. Plain JSON values.
+        dtype: of the vocoder's weights on disk; ``float16`` halves the file and is read back as float32.
 
     Raises:
         OutputError: the folder cannot be written.
         ConfigError: the source cannot be put into a folder.
     """
     section = tokenizer.source.section(Path(folder))
+    if isinstance(tokenizer.vocoder, NeuralVocoder):
+        save_vocoder(tokenizer.vocoder, Path(folder) / VOCODER, dtype=dtype)
+        section[VOCODER] = VOCODER
     write_folder(folder, "units", tokenizer, section, tokenizer.source.tensors(), card)
 
 
@@ -272,8 +301,13 @@ def from_folder(folder: ModelFolder, device: str = "cpu") -> UnitTokenizer:
     try:
         if section.get("source") == "quantizer":
             source: UnitSource = InternalQuantizer.load(located(folder.path, section["model"]))
+        elif section.get("source") == "supervised":
+            from speechtok.tokenizers.supervised import SupervisedQuantizer  # which is itself a source of this kind
+
+            source = SupervisedQuantizer.load(located(folder.path, section["model"]))
         else:
             source = Clusters(load_features(section, folder.path), folder.tensor("centres", 2))
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{folder.path}: its config.json describes no units ({error}); restore it") from error
-    return UnitTokenizer(source, folder.name, device=device, **folder.says)
+    vocoder = load_vocoder(folder.path / VOCODER, device) if VOCODER in section else None
+    return UnitTokenizer(source, folder.name, vocoder=vocoder, device=device, **folder.says)

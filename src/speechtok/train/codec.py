@@ -27,10 +27,11 @@ from speechtok.train.losses import MultiScaleMel
 from speechtok.train.optimisation import adamw, follow, set_rate, update
 from speechtok.train.recipe import CodecRecipe
 from speechtok.train.samples import Sample, reconstructions
+from speechtok.train.views import Hearing, Views
 
 LINEAR_BATCHES = 30
 """Batches whose principal components a frame codec starts from: many more vectors than feature dimensions."""
-NEW = ("encoder.own.", "transform.", "quantizer.")
+NEW = ("encoder.own.", "transform.", "quantizer.", "timbre_encoder.", "film.")
 """What a run that starts from another codec may have beyond it."""
 CODEBOOK_BATCHES = 20
 """Batches whose latents place the codebooks: a dozen vectors per code."""
@@ -66,6 +67,8 @@ class State:
         if speech is not None:
             self.crops, self.held_out = speech
             self.corpus = self.crops.store.digest
+            codec = recipe.codec
+            self.hearing = Hearing(recipe.views, self.crops, codec.sample_rate, codec.timbre is not None)
         self.guides_checked = not guides  # their losses are known when they have been heard once
         device = self.devices.device
         self.codec = Codec(recipe.codec).to(device)
@@ -112,7 +115,8 @@ class State:
         share = (self.step, devices.process, devices.processes)
         picks, starts = self.crops.places(*share)
         lengths = torch.from_numpy(np.minimum(self.crops.store.lengths[picks] - starts, recipe.samples))
-        values = train_step(self, torch.from_numpy(self.crops(*share)), lengths)
+        wave = self.crops(*share)
+        values = train_step(self, torch.from_numpy(wave), lengths, self.hearing(wave, *share))
         if not self.guides_checked and self.step > recipe.quantize_from:  # all that they return has been seen
             require_guides(recipe, values)
             self.guides_checked = True
@@ -140,11 +144,13 @@ class State:
 # -- step -----------------------------------------------------------------------------------------------------------
 
 
-def train_step(state: State, wave: Tensor, lengths: Tensor | None = None) -> dict[str, float]:
+def train_step(
+    state: State, wave: Tensor, lengths: Tensor | None = None, views: Views | None = None
+) -> dict[str, float]:
     """One update of the discriminators (once they play) and of the generator on this process's ``wave[B, T]``.
 
     Returns the losses, as means over processes. What lies beyond ``lengths[B]`` samples is padding and teaches no
-    codebook.
+    codebook. ``views`` is what encoder and timbre encoder hear of the crops; without them, the crops themselves.
 
     Raises:
         TrainingError: a loss or the gradient is not finite; the generator has not been updated then.
@@ -156,7 +162,7 @@ def train_step(state: State, wave: Tensor, lengths: Tensor | None = None) -> dic
     mask = None
     if lengths is not None and bool((lengths < wave.shape[1]).any()):
         mask = real_frames(lengths.to(devices.device), wave.shape[1] // recipe.codec.hop, recipe.codec.hop)
-    reconstruction, losses, revived = reconstruct(state, wave, mask)
+    reconstruction, losses, revived = reconstruct(state, wave, mask, views)
     losses |= adversarial_losses(state, wave, reconstruction)
     weights = weights_of(recipe, adversarial_ramp(recipe, state.step))
     values = update(devices, state.optimiser, state.parameters, losses, weights, options.clip, state.step)
@@ -166,14 +172,17 @@ def train_step(state: State, wave: Tensor, lengths: Tensor | None = None) -> dic
     return values | {"codes/revived": sum(revived)}
 
 
-def reconstruct(state: State, wave: Tensor, mask: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor], list[int]]:
+def reconstruct(
+    state: State, wave: Tensor, mask: Tensor | None = None, views: Views | None = None
+) -> tuple[Tensor, dict[str, Tensor], list[int]]:
     """Reconstruction ``[B, T]`` of whole-frame crops, its losses, and the codes revived per level.
 
     ``mask[B, N]`` is True on frames that are no padding.
     """
     weights, codec, autocast = state.recipe.weights, state.codec, state.devices.autocast
+    heard, *reference = Views(wave, wave) if views is None else views.to(wave.device)
     with autocast():
-        latent = codec.encoder(wave)
+        latent = codec.encoder(heard)
     latent, losses = latent.float(), {}
     if state.step < state.recipe.quantize_from:
         quantized = codec.quantizer.passed(latent)
@@ -183,7 +192,7 @@ def reconstruct(state: State, wave: Tensor, mask: Tensor | None = None) -> tuple
     if quantized.first is not None:
         for guide in state.guides:
             losses |= guide(codec, wave, quantized, state.step)
-    latent = quantized.latent
+    latent = codec.voiced(quantized.latent, codec.timbre(*reference))
     if weights.magnitude:
         with autocast():
             features, phasor = codec.decoder.predict(latent)
@@ -226,8 +235,9 @@ def validate(state: State, store: WaveStore) -> dict[str, Any]:
     codes, distances = [], {1: [], levels: []}
     for wave in held_out_waves(state, store):
         codes.append(codec.encode(wave))
+        timbre = codec.timbre(wave)
         for k in distances:
-            decoded = codec.decode(codes[-1][:, :k])[:, : wave.shape[1]]
+            decoded = codec.decode(codes[-1][:, :k], timbre=timbre)[:, : wave.shape[1]]
             distances[k].append(float(state.mel(decoded, wave)))
     everything = torch.cat(codes, dim=2)[0]
     means = {f"mel/{k}": float(np.mean(values)) for k, values in distances.items()}
@@ -239,7 +249,7 @@ def validate_continuous(state: State, store: WaveStore) -> dict[str, float]:
     """Mel distance of the averaged weights while nothing is quantized."""
     codec, distances = state.average, []
     for wave in held_out_waves(state, store):
-        decoded = codec.decoder(codec.latent(wave))[:, : wave.shape[1]]
+        decoded = codec.decoder(codec.voiced(codec.latent(wave), codec.timbre(wave)))[:, : wave.shape[1]]
         distances.append(float(state.mel(decoded, wave)))
     return {"mel/continuous": float(np.mean(distances))}
 
@@ -328,7 +338,8 @@ def start_linear(state: State) -> None:
 @torch.no_grad()
 def place_codebooks(state: State) -> None:
     """K-means of the latents of fresh crops, in the generator and in its average."""
-    batches = (torch.from_numpy(state.crops(state.recipe.steps + i)) for i in range(CODEBOOK_BATCHES))
+    steps = range(state.recipe.steps, state.recipe.steps + CODEBOOK_BATCHES)
+    batches = (torch.from_numpy(state.hearing.heard(state.crops(step), step)) for step in steps)
     batches = (wave.to(state.devices.device) for wave in batches)
     state.codec.quantizer.initialise(torch.cat([state.codec.encoder(wave).flatten(0, 1) for wave in batches]))
     state.average.quantizer.load_state_dict(state.codec.quantizer.state_dict())

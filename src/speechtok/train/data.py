@@ -18,6 +18,9 @@ from speechtok.audio import read
 from speechtok.errors import AudioError, ConfigError
 from speechtok.files import atomic_path, make_folder
 
+REFERENCES = 2
+"""Marks the draws of the references, so that they are not those of the crops."""
+
 
 @dataclass(frozen=True)
 class Utterance:
@@ -123,17 +126,30 @@ class Crops:
         The shares are blocks of rows in the order of the processes.
         """
         indices, starts, gains = self._draw(step)
-        mine = self._share(process, processes)
-        crops = [self._crop(indices[i], starts[i]) * 10 ** (gains[i] / 20) for i in range(self.batch)[mine]]
-        return np.stack(crops).astype(np.float32)
+        return self._cut(indices, starts, gains, self.samples, self.share(process, processes))
 
     def places(self, step: int, process: int = 0, processes: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Utterance and first sample of every crop of this process's share, ``[B]`` each."""
         indices, starts, _ = self._draw(step)
-        mine = self._share(process, processes)
+        mine = self.share(process, processes)
         return indices[mine], starts[mine]
 
-    def _share(self, process: int, processes: int) -> slice:
+    def references(
+        self, step: int, samples: int, process: int = 0, processes: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``wave[B, samples]`` from other parts of the same utterances as loud as the crops, see ``elsewhere``.
+
+        Also how many samples ``[B]`` each has before its zeros.
+        """
+        indices, starts, gains = self._draw(step)
+        lengths, draws = self.store.lengths[indices], np.random.default_rng((self.seed, step, REFERENCES))
+        places = elsewhere(lengths, starts, self.samples, samples, draws.random(self.batch))
+        mine = self.share(process, processes)
+        held = np.minimum(lengths - places, samples)[mine]
+        return self._cut(indices, places, gains, samples, mine), held
+
+    def share(self, process: int, processes: int) -> slice:
+        """The rows of the batch that are this process's."""
         size = self.batch // processes
         return slice(process * size, (process + 1) * size)
 
@@ -144,9 +160,31 @@ class Crops:
         spare = np.maximum(0, self.store.lengths[indices] - self.samples)
         return indices, (places * (spare + 1)).astype(np.int64) // self.grid * self.grid, gains
 
-    def _crop(self, index: int, start: int) -> np.ndarray:
-        wave = self.store[index][start : start + self.samples]
-        return np.pad(wave, (0, self.samples - len(wave)))
+    def _cut(self, indices: np.ndarray, starts: np.ndarray, gains: np.ndarray, samples: int, mine: slice) -> np.ndarray:
+        """Rows ``mine`` of the batch, zero-extended to ``samples``."""
+        waves = np.zeros((len(indices[mine]), samples), np.float32)
+        for row, index, start, gain in zip(waves, indices[mine], starts[mine], gains[mine], strict=True):
+            wave = self.store[index][start : start + samples]
+            row[: len(wave)] = wave * 10 ** (gain / 20)
+        return waves
+
+
+def elsewhere(lengths: np.ndarray, starts: np.ndarray, taken: int, wanted: int, draws: np.ndarray) -> np.ndarray:
+    """Where parts of ``wanted`` samples begin that share nothing with the crops, ``[B]``.
+
+    Where an utterance has no room for that, it is its end that is farther from the crop, so that they share least.
+
+    Args:
+        lengths: samples of the utterances, ``[B]``.
+        starts: of the crops in them, each of ``taken`` samples, ``[B]``.
+        draws: random numbers from 0 to 1, ``[B]``.
+    """
+    ahead, behind = starts, lengths - starts - taken
+    before, after = (np.maximum(0, room - wanted + 1) for room in (ahead, behind))
+    pick = (draws * (before + after)).astype(np.int64)
+    apart = np.where(pick < before, pick, starts + taken + pick - before)
+    edge = np.where(ahead > behind, 0, np.maximum(0, lengths - wanted))
+    return np.where(before + after > 0, apart, edge)
 
 
 def evenly(count: int, most: int) -> np.ndarray:

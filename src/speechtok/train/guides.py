@@ -26,7 +26,10 @@ def guides_of(recipe: CodecRecipe, crops: Crops, devices: Devices) -> list[nn.Mo
     def lengths(rate: int) -> np.ndarray:
         return WaveStore.build(pooled(data.manifests, "train"), rate, data.cache).lengths
 
+    def names() -> list[str]:
+        return [utterance.speaker for utterance in pooled(data.manifests, "train")]
+
     places = partial(crops.places, process=devices.process, processes=devices.processes)
     torch.manual_seed(recipe.seed)
     with devices.main_first():  # which then fetches the teachers for all
-        return build_guides(recipe.guides, recipe.codec, places, lengths)
+        return build_guides(recipe.guides, recipe.codec, places, lengths, names)

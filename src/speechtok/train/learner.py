@@ -49,10 +49,15 @@ class Learner(ABC):
         """Of what is drawn in this step, the same in every process."""
         return self.recipe.seed * 1_000_003 + self.step
 
+    @property
+    def peak_rate(self) -> float:
+        """Learning rate that warm-up and decay scale; a task may lower it as it goes."""
+        return self.recipe.optimisation.rate
+
     def advance(self) -> dict[str, float]:
         """One update; see ``train.loop.Trainee``."""
         options = self.recipe.optimisation
-        set_rate(self.optimiser, options.rate, options, self.step, self.recipe.steps)
+        set_rate(self.optimiser, self.peak_rate, options, self.step, self.recipe.steps)
         self.model.train()
         # dropout masks depend on the step alone, as the data do; every process has others for its rows
         torch.manual_seed(self.noise_seed * self.devices.processes + self.devices.process)

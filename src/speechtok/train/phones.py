@@ -1,11 +1,13 @@
 """A supervised teacher: the network of ``train ssl`` with a linear head that names phones or characters.
 
 Losses: cross-entropy on every frame of aligned phones, or CTC (Graves et al. 2006) on their sequence or on the
-characters of the transcript, as in HuBERT's fine-tuning (Hsu et al. 2021, section IV-C).
+characters of the transcript, as in HuBERT's fine-tuning (Hsu et al. 2021, section IV-C). With a bottleneck in the
+network the same losses teach it supervised semantic tokens, see ``nn.bottleneck``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,11 +23,14 @@ from speechtok.errors import ConfigError
 from speechtok.guidance.frames import FrameLaw
 from speechtok.guidance.phones import SILENCE
 from speechtok.nn import hubert
+from speechtok.nn.bottleneck import listening
 from speechtok.train import masking
+from speechtok.train.bottleneck import BottleneckConfig, Codebooks, codes_of, states_of
 from speechtok.train.data import Crops, WaveStore, balanced
 from speechtok.train.devices import Devices
 from speechtok.train.learner import Learner
 from speechtok.train.loop import prepare, run, run_command
+from speechtok.train.recipe import Alarm
 from speechtok.train.teaching import (
     HOP,
     UNKNOWN,
@@ -49,6 +54,9 @@ from speechtok.train.transcripts import (
     utterances_of,
 )
 
+PLACING_BATCHES = 20
+"""Batches whose states place the codes of a bottleneck."""
+
 
 @dataclass
 class HeadConfig:
@@ -58,6 +66,8 @@ class HeadConfig:
     symbols: Literal["phones", "characters"] = "phones"
     alignments: list[str] = field(default_factory=list)
     """Files of ``speechtok align``, for phones. Utterances that they lack are left out."""
+    keep: bool = False
+    """Whether to go on with the head of ``encoder``, whose symbols must be these; CTC's blank begins as silence."""
 
     @property
     def classes(self) -> list[str]:
@@ -89,11 +99,16 @@ class PhonesRecipe(TeacherRecipe):
 
     name: str = "phones"
     encoder: str = ""
-    """Folder of ``train ssl`` to go on from; of ``network`` only the dropout counts then. Empty: from scratch."""
+    """Folder of ``train ssl`` or ``train phones`` to go on from, with a new head unless ``head.keep``; of ``network``
+    only the dropout counts then. Empty: from scratch."""
     train_front_end: bool = True
     """Whether the convolutions of the waveform front end learn; HuBERT's fine-tuning leaves them alone."""
     head: HeadConfig = field(default_factory=HeadConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    bottleneck: BottleneckConfig | None = None
+    """Quantizes the states of a layer, so that codes become supervised tokens; null: nothing is quantized."""
+    alarm: Alarm = field(default_factory=Alarm)
+    """Of the bottleneck."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,6 +116,10 @@ class PhonesRecipe(TeacherRecipe):
             raise ConfigError("head.alignments is empty; name the phones.tsv that speechtok align makes")
         if self.head.symbols == "characters" and self.head.loss != "ctc":
             raise ConfigError("head.symbols=characters have no times; set head.loss=ctc")
+        if self.head.keep and not self.encoder:
+            raise ConfigError("head.keep=true needs a trained one; name its folder in encoder")
+        if self.bottleneck is not None and self.network.layer_drop:
+            raise ConfigError("a dropped layer would take the bottleneck along; set network.layer_drop=0")
 
 
 class PhonesLearner(Learner):
@@ -109,14 +128,14 @@ class PhonesLearner(Learner):
     def __init__(self, recipe: PhonesRecipe):
         torch.manual_seed(recipe.seed)
         head = recipe.head
-        classes = len(head.classes)
-        if recipe.encoder:
-            network = hubert.add_head(hubert.load(recipe.encoder)[0], recipe.network, classes)
-        else:
-            network = hubert.build(recipe.network, classes)
+        network = network_of(recipe)
         network.hubert.feature_extractor.requires_grad_(recipe.train_front_end)
-        super().__init__(recipe, network, {f"phones/{head.loss}": 1.0})
+        weights = recipe.bottleneck.weights if recipe.bottleneck else {}
+        super().__init__(recipe, network, {f"phones/{head.loss}": 1.0} | weights)
         self.recipe: PhonesRecipe = recipe
+        self.codebooks: Codebooks | None = None
+        if recipe.bottleneck:
+            self.codebooks = Codebooks(recipe.bottleneck, recipe.alarm, self.model, self.average)
         self.law = FrameLaw.of_convolutions(hubert.RATE, network.config.conv_kernel, network.config.conv_stride)
         speech, held_out = stores_of(recipe.data, self.devices)
         self.corpus = speech.digest
@@ -156,8 +175,33 @@ class PhonesLearner(Learner):
             raise ConfigError(f"every utterance of split {split!r} is {reason}; correct section head of the recipe")
         return found
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """See ``Learner``."""
+        return super().parts | ({"watch": self.codebooks.watch} if self.codebooks else {})
+
+    def advance(self) -> dict[str, float]:
+        """See ``Learner``; codes are placed when they are due."""
+        if self.codebooks and self.codebooks.due(self.step):
+            torch.manual_seed(self.noise_seed)  # the same in every process and after every interruption
+            self.codebooks.place(self.placing_states())
+        return super().advance()
+
+    @torch.no_grad()
+    def placing_states(self) -> Iterator[Tensor]:
+        """What the bottleneck hears of fresh crops, ``[M, D]`` of each batch, the same in every process."""
+        self.model.eval()
+        speeds = self.recipe.augment.speeds
+        for i in range(PLACING_BATCHES):
+            speed = speeds[i % len(speeds)]
+            batch = batch_of(self.crops[speed], self.recipe.steps + i, self.devices, alone=True)
+            batch = at_speed(batch, speed, self.recipe.samples)
+            with listening() as heard:
+                self.logits(self.model, batch, hubert.features(self.model, batch.wave))
+            yield states_of(heard, batch.valid(self.law))
+
     def losses(self) -> dict[str, Tensor]:
-        """The head's loss on this step's crops, augmented."""
+        """The head's loss on this step's crops, augmented, and those of a bottleneck."""
         augment, devices = self.recipe.augment, self.devices
         draws = np.random.default_rng((self.recipe.seed, self.step, 2))  # another stream than that of the crops
         speed = float(draws.choice(augment.speeds))
@@ -171,8 +215,10 @@ class PhonesLearner(Learner):
         muted = masking.spans(draws, [bands] * every, bands, augment.bands, augment.band_span)[share]
         silent = torch.from_numpy(np.tile(muted, channels // bands)).to(extracted.device)
         extracted = extracted.masked_fill(silent[:, None], 0.0)
-        logits = self.logits(self.model, batch, extracted, torch.from_numpy(hidden).to(extracted.device))
-        return self.score(logits, batch, self.spoken, speed, devices)
+        with listening(batch.valid(self.law)) as heard:
+            logits = self.logits(self.model, batch, extracted, torch.from_numpy(hidden).to(extracted.device))
+        losses = self.score(logits, batch, self.spoken, speed, devices)
+        return losses | (self.codebooks.losses(heard) if self.codebooks else {})
 
     def logits(self, model: Any, batch: Batch, extracted: Tensor, hidden: Tensor | None = None) -> Tensor:
         """``[B, N, classes]``."""
@@ -217,11 +263,14 @@ class PhonesLearner(Learner):
 
     @torch.inference_mode()
     def validate(self, counted: bool) -> tuple[dict[str, Any], list[str]]:
-        """Loss, frame accuracy and symbol error rate of the averaged model on held-out crops, best path."""
-        rows, wrong, total = [], 0, 0
+        """Loss, frame accuracy, symbol error rate (best path) and codes of the averaged model on held-out crops."""
+        rows, codes, wrong, total = [], [], 0, 0
         for step in validation_batches(self.recipe):
             batch = batch_of(self.held_out, step, self.devices, alone=True)
-            logits = self.logits(self.average, batch, hubert.features(self.average, batch.wave))
+            valid = batch.valid(self.law)
+            with listening(valid) as quantized:
+                logits = self.logits(self.average, batch, hubert.features(self.average, batch.wave))
+            codes.append(codes_of(quantized, valid))
             rows.append(self.score(logits, batch, self.held_out_spoken))
             heard = decode(logits, batch.frames(self.law))
             said = sequences(batch, self.held_out_spoken)
@@ -233,11 +282,34 @@ class PhonesLearner(Learner):
             del means["phones/ctc"]
         elif impossible:  # the mean of those that have a loss
             means["phones/ctc"] /= 1 - impossible
-        return means | {f"error/{self.recipe.head.symbols}": wrong / max(1, total)}, []
+        means[f"error/{self.recipe.head.symbols}"] = wrong / max(1, total)
+        if codes[0] is None:
+            return means, []
+        health, alarms = self.codebooks.health(codes, counted)
+        return means | health, alarms
 
     def export(self, folder: Path) -> None:
         """The averaged network with its head, for ``load_semantic_teacher``."""
         hubert.save(self.average, folder, {"classes": self.recipe.head.classes, "loss": self.recipe.head.loss})
+
+
+def network_of(recipe: PhonesRecipe) -> Any:
+    """The recipe's network, from scratch or as ``encoder`` left it.
+
+    Raises:
+        CheckpointError: ``encoder`` cannot be loaded.
+        ConfigError: it has another bottleneck, or its head is to be kept and names other symbols.
+    """
+    shape = (recipe.network, len(recipe.head.classes), recipe.bottleneck)
+    if not recipe.encoder:
+        return hubert.build(*shape)
+    trained, about = hubert.load(recipe.encoder)
+    network = hubert.add_head(trained, *shape)
+    if recipe.head.keep:
+        if about.get("classes", [])[1:] != recipe.head.classes[1:]:
+            raise ConfigError(f"{recipe.encoder}: has no head of the same symbols; set head.keep=false")
+        network.lm_head.load_state_dict(trained.lm_head.state_dict())
+    return network
 
 
 def odds_of(store: WaveStore, spoken: list[Spoken | None]) -> np.ndarray:

@@ -12,6 +12,7 @@ from speechtok.nn.codec import CodecConfig
 from speechtok.nn.discriminators import JudgesConfig
 from speechtok.train.loop import RunRecipe
 from speechtok.train.optimisation import Optimisation
+from speechtok.train.views import ViewsConfig
 
 
 @dataclass
@@ -130,6 +131,7 @@ class CodecRecipe(RunRecipe):
     consistency_iterations: int = 2
     """Phase projections of a frame decoder in training; decoding may use more."""
     data: DataConfig = field(default_factory=DataConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     weights: LossWeights = field(default_factory=LossWeights)
     mel: MelScales = field(default_factory=MelScales)

@@ -1,6 +1,11 @@
-"""From a training run to a model that ships: averaged weights in fp16 and a card.
+"""From training runs to a model that ships: averaged weights in fp16 and a card.
 
     python -m speechtok.train.release RUN -o src/speechtok/models/NAME --card recipes/NAME.card.yaml
+    python -m speechtok.train.release UNITS --vocoder RUN -o src/speechtok/models/NAME --card recipes/NAME.card.yaml
+    python -m speechtok.train.release RUN --teacher -o FOLDER
+
+The first takes the run of a codec, the second the centres of ``train units`` and the run of their vocoder. The third
+only halves a teacher: units belong to the weights that ship, so they are clustered from the halved one's features.
 """
 
 from __future__ import annotations
@@ -15,9 +20,14 @@ import yaml
 
 from speechtok.config import from_mapping
 from speechtok.errors import ConfigError, run_module
+from speechtok.nn import hubert
 from speechtok.nn.codec import Codec, CodecConfig
 from speechtok.tokenizers.checkpoint import save_codec
+from speechtok.tokenizers.units import save_units, trained_units
+from speechtok.tokenizers.vocoder import load_vocoder
 from speechtok.train.snapshot import load_snapshot
+
+HALF = torch.float16
 
 
 def release(run: Path, folder: Path, card: dict[str, Any]) -> int:
@@ -38,8 +48,40 @@ def release(run: Path, folder: Path, card: dict[str, Any]) -> int:
     codec.load_state_dict(saved["average"])
     size = codec.parameters_count()
     facts = {"parameters": size, "steps": saved["step"], "batch_seconds": _seconds(recipe), "seed": recipe["seed"]}
-    save_codec(codec, folder, card=card | facts, dtype=torch.float16)
+    save_codec(codec, folder, card=card | facts, dtype=HALF)
     return size
+
+
+def release_units(units: Path, vocoder: Path, folder: Path, card: dict[str, Any]) -> int:
+    """Write units that speak into ``folder``: the centres in ``units`` with their teacher, and the vocoder of a run.
+
+    Returns the size of the vocoder in parameters.
+
+    Raises:
+        CheckpointError: one of them cannot be read.
+        ConfigError: the vocoder was trained on other units.
+        OutputError: the folder cannot be written.
+    """
+    voice = load_vocoder(vocoder / "model")
+    said = {key: card[key] for key in ("note",) if key in card}
+    licence = card.get("licence_weights", "not stated")
+    tokenizer = trained_units(units, folder.name, vocoder=voice, licence=licence, **said)
+    recipe = json.loads(load_snapshot(vocoder / "checkpoint.safetensors")["recipe"])
+    facts = {"steps": recipe["steps"], "batch_seconds": _seconds(recipe), "seed": recipe["seed"]}
+    save_units(tokenizer, folder, card=card | {f"vocoder_{key}": value for key, value in facts.items()}, dtype=HALF)
+    return voice.model.parameters_count()
+
+
+def release_teacher(run: Path, folder: Path) -> int:
+    """Write the network of a teacher's ``run`` in half precision into ``folder``; returns its size in parameters.
+
+    Raises:
+        CheckpointError: no readable model.
+        OutputError: the folder cannot be written.
+    """
+    network, config = hubert.load(run / "model")
+    hubert.save(network.to(HALF), folder, {key: config[key] for key in ("classes", "loss") if key in config})
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _seconds(recipe: dict[str, Any]) -> float:
@@ -52,15 +94,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--card", type=Path, required=True, help="YAML file with the card's fields")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--vocoder", type=Path, metavar="RUN", help="of the units in the first folder")
+    kind.add_argument("--teacher", action="store_true", help="the run is that of a teacher; it has no card")
+    parser.add_argument("--card", type=Path, help="YAML file with the card's fields")
     options = parser.parse_args(arguments)
-    try:
-        card = yaml.safe_load(options.card.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{options.card}: cannot be read as YAML ({error})") from error
-    size = release(options.run, options.output, card)
+    if options.teacher:
+        size = release_teacher(options.run, options.output)
+    elif options.vocoder:
+        size = release_units(options.run, options.vocoder, options.output, _card(options.card))
+    else:
+        size = release(options.run, options.output, _card(options.card))
     print(f"{options.output}: {size / 1e6:.2f} M parameters")
     return 0
+
+
+def _card(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        raise ConfigError("a model that ships needs a card; name its YAML file by --card")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
 
 
 if __name__ == "__main__":

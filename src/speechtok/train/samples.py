@@ -51,9 +51,10 @@ def reconstructions(codec: Codec, store: WaveStore, count: int) -> Iterator[Samp
     rate, device = codec.config.sample_rate, next(codec.parameters()).device
     for index in evenly(len(store), count):
         original = store[index][: round(SECONDS * rate)]
-        codes, waves = codec.encode(torch.from_numpy(original)[None].to(device)), {ORIGINAL: original}
+        wave = torch.from_numpy(original)[None].to(device)
+        codes, timbre, waves = codec.encode(wave), codec.timbre(wave), {ORIGINAL: original}
         for levels in sorted({1, codes.shape[1]}):
-            decoded = codec.decode(codes[:, :levels])[0, : len(original)]
+            decoded = codec.decode(codes[:, :levels], timbre=timbre)[0, : len(original)]
             waves[f"levels-{levels}"] = decoded.float().cpu().numpy()
         yield Sample(f"utterance-{index}", rate, waves)
 

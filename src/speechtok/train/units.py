@@ -13,12 +13,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from speechtok.config import require_whole
-from speechtok.errors import ConfigError
+from speechtok.errors import CheckpointError, ConfigError
 from speechtok.guidance.clusters import UnitsConfig, fit_centres, measure_centres, save_centres
 from speechtok.guidance.naming import named
 from speechtok.guidance.store import FeatureStore
+from speechtok.tokenizers.units import save_units, trained_units
 from speechtok.train.loop import read_command
 
+MODEL = "model"
+"""Folder of the tokenizer in that of the centres."""
 MIXED = 4
 """Batches that are held and shuffled together: neighbouring frames of one utterance are nearly the same."""
 
@@ -94,11 +97,16 @@ def mixed_vectors(store: FeatureStore, recipe: UnitsRecipe) -> Iterator[Tensor]:
 
 
 def main(recipe_path: str | Path, overrides: list[str], plot: bool = False) -> None:
-    """``speechtok train units RECIPE.yaml [name=value ...]``; ``out=FOLDER`` names the folder of the centres."""
+    """``speechtok train units RECIPE.yaml [name=value ...]``; ``out=FOLDER`` names the folder of the centres, below
+    which the tokenizer lies as ``model``."""
     if plot:
         raise ConfigError("train units draws no curves; leave out --plot")
     recipe, folder = read_command(UnitsRecipe, recipe_path, overrides)
     found = train(recipe, folder)
+    try:
+        save_units(trained_units(folder, recipe.name), folder / MODEL)
+    except CheckpointError as error:  # the centres are of use all the same
+        print(f"{folder / MODEL}: not written, for the teacher could not be loaded again: {error}")
     print(
         f"{folder}: {found.clusters} units of {found.described}, {found.used:.1%} in use; they explain"
         f" {found.explained:.1%} of the variance of {found.vectors} vectors"
