@@ -258,6 +258,17 @@ def test_centres_and_codecs_are_where_a_vocoder_may_begin(corpus, units, tmp_pat
     assert "latent/l1" in learner.advance()
 
 
+@pytest.mark.parametrize("options", [(), FRAMED], ids=["hifigan", "frame"])
+def test_a_run_may_begin_with_the_weights_of_another(corpus, units, options):
+    first = train(make_recipe(corpus, units, *options), corpus / "first")
+    recipe = make_recipe(corpus, units, *options, f"begin={corpus / 'first/model'}", "seed=7")
+    second = VocoderLearner(recipe)
+    codes, prompt = torch.zeros(1, 1, 5, dtype=torch.long), torch.randn(1, 4, first.features.dimension)
+    assert torch.allclose(second.model.eval()(codes, prompt), first.average(codes, prompt), atol=1e-5)
+    with pytest.raises(ConfigError, match="another shape"):
+        VocoderLearner(make_recipe(corpus, units, *options, f"begin={corpus / 'first/model'}", "vocoder.bands=70"))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

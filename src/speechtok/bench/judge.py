@@ -83,9 +83,15 @@ class TransformersJudge(RecogniserJudge):
 def load_judge(name: str) -> Judge:
     """``pocketsphinx``, or whatever recogniser ``transformers`` loads by that name.
 
+    ``pocketsphinx:MANIFEST.tsv:SPLIT`` expects the words and word pairs of that split's texts, see ``bench.closed``.
+
     Raises:
         ConfigError, CheckpointError: as the judges do.
     """
+    if name.startswith(f"{POCKETSPHINX}:"):
+        from speechtok.bench.closed import closed_judge  # which is itself a judge of this kind
+
+        return closed_judge(*name.removeprefix(f"{POCKETSPHINX}:").rpartition(":")[::2])
     return PocketSphinxJudge() if name == POCKETSPHINX else TransformersJudge(name)
 
 

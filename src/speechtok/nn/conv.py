@@ -171,6 +171,20 @@ def folded_state(module: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+@torch.no_grad()
+def install_folded(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load what `folded_state` gave into a `module`, normalised or not. Raises RuntimeError or KeyError at misfits."""
+    normalised = {
+        f"{name}.weight": part
+        for name, part in module.named_modules()
+        if parametrize.is_parametrized(part, "weight")
+    }
+    own = {key: value for key, value in module.state_dict().items() if ".parametrizations." in key}
+    module.load_state_dict({key: value for key, value in state.items() if key not in normalised} | own)
+    for key, part in normalised.items():
+        part.weight = state[key]
+
+
 def fold_weight_norm(module: Module) -> Module:
     """Replace every normalised weight below `module` by its value, in place; for inference."""
     for part in module.modules():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -77,10 +79,38 @@ class PocketSphinx:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(f"pocketsphinx refuses the search settings {search} ({error}); mend them") from error
         self._search = {"search": search} if search else {}
+        self._expected: dict[str, str] = {}
+
+    def phones(self, word: str) -> str | None:
+        """How its dictionary says a word, phones between spaces; None where it does not know it."""
+        return self._decoder.lookup_word(word)
+
+    def expect(self, words: Mapping[str, str], grams: str) -> None:
+        """Understand by another language model from now on.
+
+        Args:
+            words: phones of words that the dictionary lacks.
+            grams: the model in the ARPA format.
+
+        Raises:
+            ConfigError: it refuses the model.
+        """
+        for word, phones in words.items():
+            self._decoder.add_word(word, phones, False)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "expected.arpa"
+            path.write_text(grams, encoding="utf-8")
+            try:
+                self._decoder.add_lm_file("expected", str(path))
+                self._decoder.activate_search("expected")
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise ConfigError(f"pocketsphinx refuses the language model ({error}); mend it") from error
+        digest = hashlib.sha256(json.dumps([dict(words), grams]).encode()).hexdigest()[:16]
+        self._expected = {"expected": digest}
 
     @property
     def facts(self) -> Any:
-        return ["pocketsphinx", version("pocketsphinx"), *self._search.values()]
+        return ["pocketsphinx", version("pocketsphinx"), *self._search.values(), *self._expected.values()]
 
     def section(self) -> dict[str, Any]:
         return {"kind": "pocketsphinx", **self._search}

@@ -20,6 +20,7 @@ import speechtok
 from speechtok.audio import Audio, read
 from speechtok.errors import ConfigError
 from speechtok.guidance.teachers import load_semantic_teacher
+from speechtok.nn.conv import folded_state, install_folded
 from speechtok.nn.ctx_vec2wav import CtxVec2Wav
 from speechtok.nn.discriminators import Judges
 from speechtok.nn.mel import LogMel
@@ -27,7 +28,7 @@ from speechtok.tokenizers.base import Tokenizer
 from speechtok.tokenizers.codec import CodecTokenizer
 from speechtok.tokenizers.features import Features, MelFeatures, TeacherFeatures
 from speechtok.tokenizers.units import Clusters, UnitTokenizer
-from speechtok.tokenizers.vocoder import NeuralVocoder, prompt_of, save_vocoder
+from speechtok.tokenizers.vocoder import NeuralVocoder, load_vocoder, prompt_of, save_vocoder
 from speechtok.tokens import Tokens
 from speechtok.train.adversary import adversarial_losses, adversarial_ramp
 from speechtok.train.data import Crops, WaveStore, balanced, evenly, pooled
@@ -76,6 +77,8 @@ class VocoderLearner(Learner):
         model = CtxVec2Wav(recipe.vocoder)
         begin_with_centres(model, self.tokenizer)
         self.codec = begin_with_codec(model, recipe.start) if recipe.start else None
+        if recipe.begin:
+            begin_with_vocoder(model, recipe.begin)
         super().__init__(recipe, model, {})
         self.recipe: VocoderRecipe = recipe
         device, mel, vocoder, options = self.devices.device, recipe.mel, recipe.vocoder, recipe.optimisation
@@ -299,6 +302,19 @@ def begin_with_codec(model: CtxVec2Wav, name: str) -> Any:
     except (AttributeError, RuntimeError) as error:
         raise ConfigError(f"start={name}: is no frame codec of vocoder.frame's and vocoder.latent's shape") from error
     return codec
+
+
+def begin_with_vocoder(model: CtxVec2Wav, folder: str) -> None:
+    """Let all weights begin as those of another run's vocoder.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+        ConfigError: it has another shape.
+    """
+    try:
+        install_folded(model, folded_state(load_vocoder(folder).model))
+    except (KeyError, RuntimeError) as error:
+        raise ConfigError(f"begin={folder}: has another shape than this recipe's vocoder; use its recipe") from error
 
 
 def train(recipe: VocoderRecipe, folder: Path, stop_at: int | None = None) -> VocoderLearner:

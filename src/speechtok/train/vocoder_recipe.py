@@ -53,6 +53,8 @@ class VocoderRecipe(LearnerRecipe):
     """Name or folder of the tokenizer whose codes become sound."""
     levels: int = 0
     """How many of its levels are heard; 0: all."""
+    begin: str = ""
+    """Folder of a vocoder of the same shape whose weights this run begins with."""
     start: str = ""
     """Folder or name of a frame codec whose decoder the frame backend begins as."""
     voice: str = ""
