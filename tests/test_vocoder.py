@@ -434,3 +434,33 @@ def test_the_commands_speak_in_a_voice(cli, speaking, tmp_path):
     assert np.array_equal(speechtok.read(tmp_path / "c.wav").samples, voiced)
     code, _, err = cli("decode", tmp_path / "t.tokens.safetensors", "-o", tmp_path / "d.wav", "--voice", source)
     assert code == 2 and len(err) == 1 and not (tmp_path / "d.wav").exists()
+
+
+def test_units_and_vocoder_are_released_into_one_folder(corpus, features, tmp_path):
+    from speechtok.guidance.clusters import UnitsConfig, save_centres
+    from speechtok.nn import hubert
+    from speechtok.tokenizers.units import trained_units
+    from speechtok.train import release
+
+    pytest.importorskip("transformers", reason="the teacher's network is that of transformers")
+    sizes = {"width": 16, "heads": 2, "feed_forward": 24, "position_kernel": 4, "position_groups": 2}
+    shape = hubert.HubertShape(bands=20, layers=1, **sizes)
+    hubert.save(hubert.build(shape, 3), tmp_path / "run/model", {"classes": ["a", "b", "c"], "loss": "frames"})
+    assert release.main([str(tmp_path / "run"), "--teacher", "-o", str(tmp_path / "half")]) == 0
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("run/model", "half")]
+    assert sizes[1] < 0.7 * sizes[0]
+    centres = torch.randn(12, 16)
+    said = UnitsConfig(str(tmp_path / "half"), "average", 12, 16, 100, inertia=1.0, explained=0.5, used=1.0)
+    save_centres(tmp_path / "centres", centres, said)
+    tokenizer = trained_units(tmp_path / "centres", "mine")
+    train(make_recipe(corpus, tokenizer, "vocoder.code_dimension=16"), tmp_path / "voice")
+    (tmp_path / "card.yaml").write_text("licence_weights: CC BY 4.0\nnote: a test\n")
+    arguments = [str(tmp_path / "centres"), "--vocoder", str(tmp_path / "voice"), "-o", str(tmp_path / "mine")]
+    assert release.main([*arguments, "--card", str(tmp_path / "card.yaml")]) == 0
+    released = speechtok.load(tmp_path / "mine")
+    audio = synthetic_speech(0.5)
+    assert released.encode(audio).codes.tolist() == tokenizer.encode(audio).codes.tolist()
+    assert len(released.decode(released.encode(audio)).samples) == 8000
+    assert (released.licence, released.note, released.voices) == ("CC BY 4.0", "a test", True)
+    with pytest.raises(ConfigError, match="name its YAML file by --card"):
+        release.main(arguments)
