@@ -295,8 +295,8 @@ def test_the_figures_of_this_repository_are_read():
 def test_the_command_names_file_figure_reason_and_next_step(cli, tmp_path):
     put(
         tmp_path, "r.json", format="speechtok.reconstruction", settings=SETTINGS,
-        tokenizer={"name": "speechtok-base", "levels": 8, "fingerprint": "abcd"},
-        summary=[{"tokenizer": "speechtok-base", "levels": 8, "pesq_wb": ESTIMATE}],
+        tokenizer={"name": "speechtok-acoustic", "levels": 8, "fingerprint": "abcd"},
+        summary=[{"tokenizer": "speechtok-acoustic", "levels": 8, "pesq_wb": ESTIMATE}],
     )  # fmt: skip
     code, out, err = cli("choose", "--task", "compression", "--offline", "--results", tmp_path)
     assert (code, err) == (0, [])
@@ -309,7 +309,7 @@ def test_the_command_names_file_figure_reason_and_next_step(cli, tmp_path):
         "left out, not bundled",
     ):
         assert part in out
-    assert out.rstrip().endswith("--model speechtok-base")
+    assert out.rstrip().endswith("--model speechtok-acoustic")
 
 
 def test_without_results_no_figure_is_shown(cli, tmp_path, monkeypatch):

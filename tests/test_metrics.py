@@ -51,6 +51,28 @@ def test_mel_distance_is_the_first_mel_scale_of_training(pair):
     assert metrics.mel_distance(*pair, RATE) == pytest.approx(float((first - second).abs().mean()), rel=1e-3)
 
 
+def test_mel_cepstra_are_the_cosine_transform(pair):
+    fft = pytest.importorskip("scipy.fft")
+    log_mels = metrics.log_mel(pair[0])
+    expected = fft.dct(log_mels, type=2, axis=1)[:, 1:14] / log_mels.shape[1]
+    assert metrics.mel_cepstra(log_mels) == pytest.approx(expected, abs=1e-9)
+
+
+def test_mel_cepstral_distortion_is_kubicheks_formula_without_the_level(pair):
+    first, second = (metrics.mel_cepstra(metrics.log_mel(signal.astype(np.float64))) for signal in pair)
+    frames = [10 / math.log(10) * math.sqrt(2 * sum((a - b) ** 2)) for a, b in zip(first, second, strict=True)]
+    assert metrics.mel_cepstral_distortion(*pair, RATE) == pytest.approx(np.mean(frames), rel=1e-9)
+    noise = np.random.default_rng(0).standard_normal(RATE)
+    assert metrics.mel_cepstral_distortion(noise, 0.5 * noise, RATE) == pytest.approx(0, abs=1e-9)
+    assert metrics.mel_cepstral_distortion(*pair, RATE) > 0
+
+
+def test_mel_cepstral_distortion_of_a_tilt_is_its_size_in_decibels():
+    bands = np.cos(np.pi * (np.arange(80) + 0.5) / 80)
+    tilted = np.log(10) / 20 * 6 * np.sqrt(2) * bands[None]  # 6 dB as root mean square over the bands
+    assert 10 / np.log(10) * np.sqrt(2 * (metrics.mel_cepstra(tilted) ** 2).sum()) == pytest.approx(6)
+
+
 @pytest.mark.parametrize("name", ["stoi", "estoi", "si_sdr", "pesq_wb"])
 def test_more_noise_is_worse(pair, name):
     pytest.importorskip({"si_sdr": "numpy", "pesq_wb": "pesq"}.get(name, "pystoi"), reason="its package is missing")

@@ -29,6 +29,12 @@ MINIATURE = [
 ]
 
 
+def tiny_timbre(path: Path) -> list[str]:
+    """Settings that make the timbre of a recipe that has one small."""
+    named = yaml.safe_load(path.read_text())["codec"].get("timbre")
+    return [f"codec.timbre.{size}" for size in ("dimension=4", "width=8", "bands=10", "blocks=1")] if named else []
+
+
 def tiny_guides(path: Path, folder: Path) -> list[str]:
     """Settings that put tiny teachers in the place of those that the recipe names."""
     named = yaml.safe_load(path.read_text()).get("guides", {})
@@ -45,7 +51,7 @@ def tiny_guides(path: Path, folder: Path) -> list[str]:
 @pytest.mark.parametrize("path", CODECS, ids=lambda path: path.stem)
 def test_recipe_runs_in_miniature_with_all_losses(path: Path, corpus, tmp_path):
     places = [f"data.manifests=[{corpus}/corpus.tsv]", f"data.cache={corpus}/cache"]
-    recipe = from_yaml(CodecRecipe, path, [*MINIATURE, *places, *tiny_guides(path, tmp_path)])
+    recipe = from_yaml(CodecRecipe, path, [*MINIATURE, *places, *tiny_timbre(path), *tiny_guides(path, tmp_path)])
     train(recipe, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     final = [row for row in rows if row["kind"] == "train"][-1]

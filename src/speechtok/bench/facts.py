@@ -12,7 +12,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import chain, zip_longest
@@ -25,6 +25,7 @@ from tqdm import tqdm
 import speechtok
 from speechtok.audio import Audio, probe, read
 from speechtok.bench.judge import NORMALISERS, POCKETSPHINX, Judge, load_judge
+from speechtok.bench.melody import melody_scores
 from speechtok.bench.metrics import UNREADABLE, Score, score
 from speechtok.bench.reconstruction import level_choices, reconstruct
 from speechtok.bench.scoring import child_environment
@@ -40,6 +41,8 @@ from speechtok.train.log import read_log
 QUALITY = ("pesq_wb", "stoi", "mel_distance")
 ORIGINAL = "original"
 """Fingerprint of the recordings themselves."""
+MELODY = "melody"
+"""The kind of fact that holds all scores of ``melody.melody_scores``: the pitch is followed once for them."""
 CODES = "codes@1"
 """The fact that holds the codes of level one."""
 
@@ -177,7 +180,7 @@ def _spread(evaluation: Evaluation, longest: float, count: int | None) -> list[I
     for name, found in speakers.items():
         places = np.linspace(0, len(found) - 1, order.count(name)).round().astype(int)
         chosen += [found[place] for place in places]
-    return [_item(utterance, folder) for utterance in chosen]
+    return [item_of(utterance, folder) for utterance in chosen]
 
 
 def wanted_facts(evaluation: Evaluation, levels: Sequence[int]) -> list[str]:
@@ -207,9 +210,23 @@ def measure(
     wanted = wanted_facts(tools.evaluation, first_and_all(tokenizer) if tokenizer else ())
     label = tokenizer.name if tokenizer else ORIGINAL
     jobs = [(item, wanted) for item in items] + [(item, [CODES]) for item in phone_items if tokenizer]
+    return collect(jobs, facts, lambda item, missing: _measured(tokenizer, item, missing, tools), label)
+
+
+def collect(
+    jobs: Sequence[tuple[Item, Sequence[str]]],
+    facts: Facts,
+    work: Callable[[Item, list[str]], dict[str, Fact]],
+    label: str,
+) -> int:
+    """Have ``work`` measure the wanted facts of each item that are not known yet, and keep them at once.
+
+    Returns:
+        how many items that were. A bar on a terminal shows them under ``label``.
+    """
     waiting = [(item, missing) for item, names in jobs if (missing := facts.missing(item, names))]
     for item, missing in tqdm(waiting, desc=label, unit="file", disable=None):
-        facts.add(item, _measured(tokenizer, item, missing, tools))
+        facts.add(item, work(item, missing))
     return len(waiting)
 
 
@@ -219,7 +236,7 @@ def _measured(tokenizer: Tokenizer | None, item: Item, missing: Sequence[str], t
     except AudioError:
         return {what: Fact(None, UNREADABLE) for what in missing}
     if tokenizer is None:
-        return {what: _fact(what, original, original, tools) for what in missing}
+        return {what: pair_fact(what, original, original, tools) for what in missing}
     try:
         result = reconstruct(tokenizer, original, {kind_and_levels(what)[1] for what in missing if what != CODES})
     except SpeechtokError as error:
@@ -229,16 +246,19 @@ def _measured(tokenizer: Tokenizer | None, item: Item, missing: Sequence[str], t
         if what == CODES:
             found[what] = Fact(result.tokens.codes[0].tolist())
         else:
-            found[what] = _fact(what, result.original, result.decoded[kind_and_levels(what)[1]], tools)
+            found[what] = pair_fact(what, result.original, result.decoded[kind_and_levels(what)[1]], tools)
     return found
 
 
-def _fact(what: str, original: Audio, heard: Audio, tools: Tools) -> Fact:
+def pair_fact(what: str, original: Audio, heard: Audio, tools: Tools) -> Fact:
+    """One fact about what became of a recording: a transcript, several scores of its melody, or one score."""
     kind, _ = kind_and_levels(what)
     if kind == "heard":
         return Fact(tools.judge.transcribe(heard))
     if kind == "voice_cosine":
         return _known(voice_cosine(tools.voice, original, heard))
+    if kind == MELODY:
+        return Fact({name: [one.value, one.failure] for name, one in melody_scores(original, heard).items()})
     return _known(score(kind, original.samples, heard.samples, original.rate))
 
 
@@ -250,7 +270,8 @@ def _lines(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def _item(utterance: Utterance, folder: Path) -> Item:
+def item_of(utterance: Utterance, folder: Path) -> Item:
+    """An utterance below ``folder`` with its name and its key."""
     name = utterance_name(utterance.path, folder)
     try:
         digest = hashlib.sha256(utterance.path.read_bytes()).hexdigest()[:12]

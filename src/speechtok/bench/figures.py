@@ -14,6 +14,8 @@ from speechtok.errors import ConfigError
 FORMATS = "speechtok."
 """How the ``format`` of a result begins."""
 FIRST, ALL = "first", "all"
+PLAIN = ("reconstruction", "conversion", "codes")
+"""Tasks of ``speechtok bench`` whose measures are those of the other benchmarks."""
 TOOLS = ("judge", "normaliser", "voice", "encoder", "utterances", "limit", "longest")
 """Settings that figures must share to be compared."""
 
@@ -95,7 +97,13 @@ def _figures(document: Any, file: str) -> Iterator[Figure]:
         measures = {row["measure"]: row} if "measure" in row else {k: v for k, v in row.items() if _is_estimate(v)}
         for measure, estimate in measures.items():
             if estimate["mean"] is not None:  # nothing measured is no number
-                yield Figure(measure=measure, **head, **_numbers(estimate))
+                yield Figure(measure=_full_name(measure, row), **head, **_numbers(estimate))
+
+
+def _full_name(measure: str, row: dict[str, Any]) -> str:
+    """A probe's WER is not the judge's, so figures of other tasks than these bear the name of their task."""
+    task = row.get("task")
+    return measure if task in (None, *PLAIN) else f"{task}.{measure}"
 
 
 def _data(document: dict[str, Any]) -> str:

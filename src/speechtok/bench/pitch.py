@@ -43,12 +43,17 @@ def pitch_correlation(first: Audio, second: Audio) -> Score:
     The two must run in step, as a recording and its conversion do.
     """
     try:
-        return Score("pitch_correlation", _correlation(pitch(first), pitch(second)))
+        return Score("pitch_correlation", contour_correlation(pitch(first), pitch(second)))
     except MetricError as error:
         return Score("pitch_correlation", None, str(error))
 
 
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+def contour_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Pearson correlation of two log-pitch contours in Hz ``[M]``, NaN where there is no voice.
+
+    Raises:
+        MetricError: too few frames are voiced in both, or one pitch never changes.
+    """
     frames = min(len(first), len(second))
     pairs = np.log(np.stack([first[:frames], second[:frames]]))
     pairs = pairs[:, np.isfinite(pairs).all(axis=0)]

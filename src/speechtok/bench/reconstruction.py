@@ -68,7 +68,9 @@ class LevelSummary:
 
 
 def reconstruct(tokenizer: Tokenizer, audio: Audio, levels: Iterable[int]) -> Reconstruction:
-    """Encode once, decode at each number of levels, and time both (resampling excluded).
+    """Encode once, decode at each number of levels (0: tokens without levels, as they are), and time both.
+
+    Resampling is not part of the times.
 
     Raises:
         ConfigError: more levels than the tokenizer has.
@@ -79,7 +81,7 @@ def reconstruct(tokenizer: Tokenizer, audio: Audio, levels: Iterable[int]) -> Re
     encode_seconds = time.perf_counter() - started
     decoded, decode_seconds = {}, {}
     for count in levels:
-        chosen = tokens.take(count)
+        chosen = tokens.take(count) if count else tokens
         started = time.perf_counter()
         decoded[count] = tokenizer.decode(chosen)
         decode_seconds[count] = time.perf_counter() - started
@@ -87,7 +89,7 @@ def reconstruct(tokenizer: Tokenizer, audio: Audio, levels: Iterable[int]) -> Re
 
 
 def level_choices(wanted: Iterable[int], tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Those of the wanted numbers of levels that the tokenizer has, and all of its levels."""
+    """Those of the wanted numbers of levels that the tokenizer has, and all of its levels: 0 where it has none."""
     return tuple(sorted({count for count in wanted if 1 <= count < tokenizer.levels} | {tokenizer.levels}))
 
 

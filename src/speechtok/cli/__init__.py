@@ -11,6 +11,7 @@ from typing import Any
 
 from speechtok.cli import (
     align,
+    bench,
     choose,
     convert,
     decode,
@@ -40,6 +41,7 @@ COMMANDS = {
     "layout": layout,
     "vc": vc,
     "choose": choose,
+    "bench": bench,
 }
 INTERRUPTED = 130
 BROKEN_PIPE = 141

@@ -36,11 +36,14 @@ def section(name: str, title: str, *children: object, lead: object | None = None
     return tag("section", *opening, *children, id=name)
 
 
-def table(headers: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
-    """A table that scrolls sideways where the screen is narrow; first column is the row's name."""
+def table(headers: Sequence[object], rows: Iterable[Sequence[object]], class_: str | None = None) -> Html:
+    """A table that scrolls sideways where the screen is narrow; first column is the row's name.
+
+    With the class ``sortable`` and the script ``sort.js`` a click on a heading sorts it, by the first number of a cell.
+    """
     head = tag("tr", *(tag("th", cell, scope="col") for cell in headers))
     body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
-    return tag("div", tag("table", tag("thead", head), tag("tbody", *body)), class_="scroll")
+    return tag("div", tag("table", tag("thead", head), tag("tbody", *body), class_=class_), class_="scroll")
 
 
 def facts(values: Mapping[str, object]) -> Html:
@@ -92,16 +95,23 @@ def interval_chart(
     return tag("figure", tag("figcaption", tag("b", title), " ", tag("span", note)), drawing, class_="chart card")
 
 
-def page(title: str, header: object, navigation: Mapping[str, str], sections: Iterable[object], footer: object) -> str:
-    """The whole page; style and script are part of it."""
-    style, script = (files(__package__).joinpath(name).read_text("utf-8") for name in ("style.css", "script.js"))
+def page(
+    title: str,
+    header: object,
+    navigation: Mapping[str, str],
+    sections: Iterable[object],
+    footer: object,
+    scripts: Sequence[str] = ("script.js",),
+) -> str:
+    """The whole page; style and scripts are part of it."""
+    style, *code = (files(__package__).joinpath(name).read_text("utf-8") for name in ("style.css", *scripts))
     links = [tag("a", label, href=f"#{name}") for name, label in navigation.items()]
     body = (
         tag("header", header),
         tag("nav", tag("div", *links), aria_label="Sections"),
         tag("main", *sections),
         tag("footer", footer),
-        tag("script", Html(script)),
+        *(tag("script", Html(one)) for one in code),
     )
     head = (
         Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),

@@ -1,0 +1,1 @@
+"""The tasks of ``speechtok bench``, one file each, and what runs them."""

@@ -1,0 +1,216 @@
+"""The whole benchmark: every task on every tokenizer, what failed beside what was measured, one report.
+
+The folder gets ``rows.jsonl`` (one row per utterance and figure), ``summary.json`` (its schema is
+``assets/bench.schema.json``), ``report.html``, ``audio/`` (examples) and ``cache/`` (facts: what is there is not
+measured again, so an interrupted run goes on, and another tokenizer costs only itself).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from speechtok.bench.facts import ORIGINAL
+from speechtok.bench.reconstruction import versions
+from speechtok.bench.suite.differences import differences
+from speechtok.bench.suite.examples import write_examples, write_originals
+from speechtok.bench.suite.speech import Choice, choose_speech, described
+from speechtok.bench.tasks import TASKS, About, Options, Speech, does_not_apply, load_task, rows_path
+from speechtok.errors import ConfigError, NotSupportedError
+from speechtok.files import make_folder, write_text_atomic
+from speechtok.report.benchmark import benchmark_page
+from speechtok.tokenizers.base import Tokenizer
+from speechtok.tokenizers.registry import models
+from speechtok.train.log import read_log
+
+FORMAT, VERSION = "speechtok.bench", 1
+LOADING, EXAMPLES = "loading", "examples"
+"""What else than a task can fail."""
+QUICK_LEVELS = (1,)
+
+
+class Model(NamedTuple):
+    """A tokenizer of the benchmark."""
+
+    name: str
+    """What the report calls it; empty for the name that it has itself."""
+    place: str
+    """What ``speechtok.load`` finds it under."""
+
+
+@dataclass
+class Plan:
+    """What is measured, on what, and where the results go."""
+
+    models: Sequence[Model]
+    tasks: Sequence[str]
+    choice: Choice
+    options: Options
+    folder: Path
+    reference: str | None = None
+    """Name of the tokenizer that differences are taken from; None for the first one that loads."""
+    command: str = ""
+    """How to run it again, for the report."""
+
+
+@dataclass
+class Found:
+    """What has come out so far."""
+
+    tokenizers: list[dict[str, Any]] = field(default_factory=list)
+    summary: list[dict[str, Any]] = field(default_factory=list)
+    not_applicable: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Path] = field(default_factory=list)
+    """Files with the rows of utterances."""
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Summary rows of a task, those without a figure apart."""
+        for row in rows:
+            reason = row.get("does_not_apply")
+            if reason is None:
+                self.summary.append(row)
+            else:
+                who = {name: row[name] for name in ("tokenizer", "fingerprint", "task", "measure", "role")}
+                self.not_applicable.append(who | {"reason": reason})
+
+    def fail(self, tokenizer: str, stage: str, error: Exception) -> None:
+        """Count what could not be done, in one line."""
+        reason = " ".join(str(error).split()) or type(error).__name__
+        self.failures.append({"tokenizer": tokenizer, "stage": stage, "reason": reason})
+        print(f"{tokenizer}: {stage} failed: {reason}", flush=True)
+
+
+def run_benchmark(plan: Plan, load: Callable[..., Tokenizer]) -> dict[str, Any]:
+    """Measure what is missing, write the results and return the summary.
+
+    Args:
+        plan: all that is wanted.
+        load: as ``speechtok.load``.
+
+    Raises:
+        ConfigError: a task or reference that is not there, a manifest that cannot be read, or nothing that could be
+            measured.
+        OutputError: the folder cannot be written.
+    """
+    modules = {name: load_task(name) for name in plan.tasks}
+    speech, found = choose_speech(plan.choice), Found()
+    make_folder(plan.folder)
+    for name, module in modules.items():
+        if TASKS[name].originals:
+            _measure(plan, found, name, module, None, speech, plan.options)
+    for model in plan.models:
+        tokenizer = _loaded(model, load, plan.options.device, found)
+        if tokenizer is not None:
+            _all_tasks(plan, found, modules, tokenizer, speech, replace(plan.options, model=model.place))
+    if not any(row["tokenizer"] != ORIGINAL for row in found.summary):
+        reasons = [f"{one['tokenizer']}: {one['reason']}" for one in found.failures + found.not_applicable]
+        raise ConfigError(f"nothing could be measured; {'; '.join(dict.fromkeys(reasons))}")
+    return _write(plan, found, speech)
+
+
+def quick(choice: Choice, options: Options) -> tuple[Choice, Options]:
+    """The small run: few recordings, the first level and all levels."""
+    return choice.in_brief(), replace(options, quick=True, levels=QUICK_LEVELS)
+
+
+def default_models() -> list[Model]:
+    """All that work here without a network."""
+    return [Model("", entry.name) for entry in models() if entry.bundled]
+
+
+def parse_model(text: str) -> Model:
+    """``PLACE``, or ``NAME=PLACE`` for another name in the report."""
+    name, equals, place = text.partition("=")
+    return Model(name, place) if equals and name and not Path(text).exists() else Model("", text)
+
+
+def _loaded(model: Model, load: Callable[..., Tokenizer], device: str, found: Found) -> Tokenizer | None:
+    try:
+        tokenizer = load(model.place, device=device)
+    except Exception as error:  # a model of somebody's own may raise anything, and the others still count
+        found.fail(model.name or model.place, LOADING, error)
+        return None
+    tokenizer.name = model.name or tokenizer.name
+    if tokenizer.name in [one["name"] for one in found.tokenizers]:
+        raise ConfigError(f"two tokenizers are called {tokenizer.name}; write --models NAME=PLACE for one of them")
+    found.tokenizers.append(tokenizer.describe())
+    return tokenizer
+
+
+def _all_tasks(
+    plan: Plan, found: Found, modules: dict[str, Any], tokenizer: Tokenizer, speech: Speech, options: Options
+) -> None:
+    for name, module in modules.items():
+        _measure(plan, found, name, module, tokenizer, speech, options)
+    try:
+        found.examples += write_examples(tokenizer, speech, plan.folder / "audio")
+    except Exception as error:  # see above
+        found.fail(tokenizer.name, EXAMPLES, error)
+
+
+def _measure(
+    plan: Plan,
+    found: Found,
+    name: str,
+    module: Any,
+    tokenizer: Tokenizer | None,
+    speech: Speech,
+    options: Options,
+) -> None:
+    """One task on one tokenizer; that it fails, or does not apply, is counted."""
+    label = tokenizer.name if tokenizer else ORIGINAL
+    fingerprint = tokenizer.fingerprint if tokenizer else ORIGINAL
+    folder = plan.folder / "cache" / name
+    print(f"{label}: {name}", flush=True)
+    try:
+        found.add(module.measure(tokenizer, speech, folder, options))
+    except NotSupportedError as error:
+        found.add([does_not_apply(About(label, fingerprint, task=name), str(error))])
+        return
+    except Exception as error:  # see above
+        found.fail(label, name, error)
+        return
+    found.rows.append(rows_path(folder, fingerprint))
+
+
+def _write(plan: Plan, found: Found, speech: Speech) -> dict[str, Any]:
+    rows = list(_utterance_rows(found.rows))
+    reference = plan.reference or found.tokenizers[0]["name"]
+    if reference not in [one["name"] for one in found.tokenizers]:
+        known = ", ".join(one["name"] for one in found.tokenizers)
+        raise ConfigError(f"no tokenizer is called {reference}; differences can be taken from {known}")
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "command": plan.command,
+        "settings": _settings(plan, speech, reference),
+        "versions": versions(),
+        "tokenizers": found.tokenizers,
+        "summary": found.summary,
+        "differences": differences(rows, reference),
+        "not_applicable": found.not_applicable,
+        "failures": found.failures,
+        "examples": write_originals(speech, plan.folder / "audio") + found.examples,
+    }
+    write_text_atomic(plan.folder / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write_text_atomic(plan.folder / "summary.json", json.dumps(document, indent=1) + "\n")
+    write_text_atomic(plan.folder / "report.html", benchmark_page(document, plan.folder / "audio"))
+    return document
+
+
+def _utterance_rows(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    for path in paths:
+        if path.exists():  # a task without figures of single utterances leaves none
+            yield from read_log(path)
+
+
+def _settings(plan: Plan, speech: Speech, reference: str) -> dict[str, Any]:
+    options = {name: value for name, value in asdict(plan.options).items() if name != "model"}
+    counted = {"recordings": len(speech.items), "aligned_recordings": len(speech.phone_items)}
+    rest = {"tasks": list(plan.tasks), "reference": reference, "confidence": 0.95}
+    return described(plan.choice) | counted | options | rest
