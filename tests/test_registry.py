@@ -207,3 +207,7 @@ def test_a_bundled_model_keeps_every_promise(name):
 def test_the_default_is_bundled():
     assert registry.DEFAULT in bundled
     assert speechtok.load().name == registry.DEFAULT
+
+
+def test_every_scheme_has_a_tokenizer_that_works_offline():
+    assert {entry.scheme for entry in speechtok.models() if entry.bundled} == set("ABCDE")

@@ -20,6 +20,7 @@ from speechtok.nn.ctx_vec2wav import CtxVec2Wav, VocoderConfig
 from speechtok.nn.frame import FrameConfig
 from speechtok.nn.hifigan import HiFiGANConfig
 from speechtok.tokenizers.conversion import convert_voice
+from speechtok.tokenizers.eightbit import grow, shrink
 from speechtok.tokenizers.features import MelFeatures
 from speechtok.tokenizers.units import Clusters, UnitTokenizer, save_units
 from speechtok.tokenizers.vocoder import NeuralVocoder, load_vocoder, prompt_of, save_vocoder
@@ -335,6 +336,23 @@ def test_a_saved_vocoder_sounds_the_same(units, features, backend, tmp_path):
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "v")]
     assert sizes[0] < 0.7 * sizes[1]
     assert np.abs(load_vocoder(tmp_path / "half")(codes) - vocoder(codes)).mean() < 0.02
+
+
+def test_eight_bits_are_close_and_small(units, features, tmp_path):
+    vocoder = make_vocoder(units, features, "frame", prosody=True, code_dimension=512)
+    for name, dtype in (("fp16", torch.float16), ("int8", torch.int8)):
+        save_vocoder(vocoder, tmp_path / name, dtype=dtype)
+    sizes = {name: (tmp_path / name / "model.safetensors").stat().st_size for name in ("fp16", "int8")}
+    assert sizes["int8"] < 0.75 * sizes["fp16"]
+    rows = torch.logspace(-3, 1, 64)[:, None]
+    state = {"a": torch.randn(64, 80) * rows, "b": torch.randn(7), "c": torch.zeros(64, 64)}
+    again = grow(shrink(state))
+    assert again.keys() == state.keys() and again["c"].abs().max() == 0
+    step = state["a"].abs().amax(1, keepdim=True) / 127
+    assert ((again["a"] - state["a"]).abs() <= 0.51 * step).all()
+    codes = np.random.default_rng(0).integers(0, 12, (1, 20))
+    exact, found = vocoder(codes), load_vocoder(tmp_path / "int8")(codes)
+    assert np.abs(found - exact).mean() < 0.1 * np.abs(exact).mean()
 
 
 def test_speech_in_pieces_is_as_long_as_in_one(units, features):

@@ -48,7 +48,7 @@ def test_the_benchmark_tells_prompts_apart_and_counts_failures(manifest, speakin
     assert found["source", "cosine_to_source"]["mean"] == pytest.approx(1)
     assert found["source", "cosine_to_source"]["failed"] == 1
     assert found["another utterance", "wer"]["reasons"][vocoding.ALONE] == 1
-    assert found["the vocoder's own voice", "cosine_to_prompt"]["n"] == 0
+    assert ("the vocoder's own voice", "cosine_to_prompt") not in found
     assert "another utterance" in capsys.readouterr().out
 
 

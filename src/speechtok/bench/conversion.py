@@ -158,7 +158,8 @@ def table(summary: Sequence[dict[str, Any]], measures: Mapping[str, str], first:
     """
     cells = {(row["role"], row["measure"]): estimate_text(row, 3) for row in summary}
     lines = [[first, *measures.values()], ["---"] * (1 + len(measures))]
-    lines += [[role, *(cells[role, one] for one in measures)] for role in dict.fromkeys(row["role"] for row in summary)]
+    roles = dict.fromkeys(row["role"] for row in summary)
+    lines += [[role, *(cells.get((role, one), "") for one in measures)] for role in roles]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -35,9 +35,10 @@ from speechtok.tokenizers.base import Tokenizer
 FORMAT, VERSION = "speechtok.vocoding", 1
 SAME, OTHER, OWN = "same utterance", "another utterance", "the vocoder's own voice"
 ROLES = (SOURCE, SAME, OTHER, OWN)
+TO_PROMPT = "cosine_to_prompt"
 MEASURES = {
     "wer": "WER ↓",
-    "cosine_to_prompt": "voice cosine to the prompt ↑",
+    TO_PROMPT: "voice cosine to the prompt ↑",
     "cosine_to_source": "voice cosine to the utterance ↑",
     "pitch_correlation": "pitch correlation with the utterance ↑",
 }
@@ -78,9 +79,14 @@ def evaluate(tokenizer: Tokenizer, spoken: Sequence[Spoken], tools: Tools) -> di
     summary = [
         head | {"measure": measure, "role": role} | summarize(found[measure] for found in scores[role]).to_dict()
         for role in ROLES
-        for measure in MEASURES
+        for measure in measures_of(role)
     ]
     return {"n": len(spoken), "summary": summary, "utterances": rows}
+
+
+def measures_of(role: str) -> list[str]:
+    """What can be asked of a role: no recording is the prompt of the vocoder's own voice."""
+    return [measure for measure in MEASURES if (role, measure) != (OWN, TO_PROMPT)]
 
 
 def _rated(tokenizer: Tokenizer, one: Spoken, tools: Tools) -> dict[str, dict[str, Score]]:
@@ -89,33 +95,28 @@ def _rated(tokenizer: Tokenizer, one: Spoken, tools: Tools) -> dict[str, dict[st
         source = read(one.item.utterance.path).resample(tokenizer.sample_rate)
         other = one.other and read(one.other.utterance.path).resample(tokenizer.sample_rate)
     except AudioError:
-        return dict.fromkeys(ROLES, _failed(UNREADABLE))
+        return {role: _failed(role, UNREADABLE) for role in ROLES}
     tokens, text = tokenizer.encode(source), one.item.utterance.text
     rated = {SOURCE: _scores(text, source, source, source, tools)}
     for role, prompt in ((SAME, source), (OTHER, other)):
         if prompt is None:
-            rated[role] = _failed(ALONE)
+            rated[role] = _failed(role, ALONE)
         else:
             rated[role] = _scores(text, tokenizer.with_voice(prompt).decode(tokens), source, prompt, tools)
     return rated | {OWN: _scores(text, tokenizer.decode(tokens), source, None, tools)}
 
 
 def _scores(text: str, audio: Audio, source: Audio, prompt: Audio | None, tools: Tools) -> dict[str, Score]:
-    to_prompt = (
-        Score("cosine_to_prompt", None, "no recording is the prompt")
-        if prompt is None
-        else voice_cosine(tools.encoder, audio, prompt)
-    )
-    return {
+    to_prompt = {} if prompt is None else {TO_PROMPT: voice_cosine(tools.encoder, audio, prompt)}
+    return to_prompt | {
         "wer": error_scores(text, tools.judge.transcribe(audio))[0],
-        "cosine_to_prompt": to_prompt,
         "cosine_to_source": voice_cosine(tools.encoder, audio, source),
         "pitch_correlation": pitch_correlation(source, audio),
     }
 
 
-def _failed(reason: str) -> dict[str, Score]:
-    return {measure: Score(measure, None, reason) for measure in MEASURES}
+def _failed(role: str, reason: str) -> dict[str, Score]:
+    return {measure: Score(measure, None, reason) for measure in measures_of(role)}
 
 
 def main(arguments: list[str] | None = None) -> int:

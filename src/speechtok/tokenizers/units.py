@@ -278,7 +278,7 @@ def save_units(
         tokenizer: a vocoder that is not a ``NeuralVocoder`` is not stored.
         folder: made if missing.
         card: what people should know. Plain JSON values.
-        dtype: of the vocoder's weights on disk; ``float16`` halves the file and is read back as float32.
+        dtype: of the vocoder's weights on disk, see ``save_vocoder``.
 
     Raises:
         OutputError: the folder cannot be written.

@@ -24,6 +24,7 @@ from speechtok.nn.conv import fold_weight_norm, folded_state
 from speechtok.nn.ctx_vec2wav import CtxVec2Wav, VocoderConfig
 from speechtok.tokenizers.chunking import overlapping
 from speechtok.tokenizers.codec import torch_device
+from speechtok.tokenizers.eightbit import grow, shrink
 from speechtok.tokenizers.features import Features, load_features
 from speechtok.tokenizers.folder import CONFIG, WEIGHTS
 
@@ -120,6 +121,9 @@ def save_vocoder(
 ) -> None:
     """Write a folder that ``load_vocoder`` reads; older files of the same names are replaced.
 
+    Args:
+        dtype: of the weights on disk; ``int8`` stores large ones in 8 bits with a scale per row, see ``eightbit``.
+
     Raises:
         OutputError: it cannot be written, or a weight is too large for ``dtype``.
         ConfigError: its features cannot be put into a folder.
@@ -127,12 +131,14 @@ def save_vocoder(
     place = make_folder(folder)
     section = vocoder.features.section(place)
     state = folded_state(vocoder.model) | {VOICE: torch.tensor(vocoder.voice)}
-    state = {key: value.detach().cpu().to(dtype).contiguous() for key, value in state.items()}
+    state = {key: value.detach().cpu() for key, value in state.items()}
+    state = shrink(state) if dtype == torch.int8 else {key: value.to(dtype) for key, value in state.items()}
     for key, value in state.items():
         if not value.isfinite().all():
             raise OutputError(f"{folder}: {key} is not finite in {dtype}; save it as float32, or train it again")
     header = {"format": FORMAT, "version": VERSION, "units": vocoder.units, "vocoder": vocoder.config.to_dict()}
     header |= {"features": section, "card": card or {}}
+    state = {key: value.contiguous() for key, value in state.items()}
     write_bytes_atomic(place / WEIGHTS, to_bytes(state, metadata={"format": FORMAT}))
     write_text_atomic(place / CONFIG, json.dumps(header, indent=2, ensure_ascii=False) + "\n")
 
@@ -147,7 +153,7 @@ def load_vocoder(folder: str | Path, device: str = "cpu") -> NeuralVocoder:
     header = _header(folder / CONFIG)
     try:
         model = fold_weight_norm(CtxVec2Wav(VocoderConfig.from_dict(header["vocoder"])))
-        state = {key: value.float() for key, value in load_file(folder / WEIGHTS).items()}
+        state = grow(load_file(folder / WEIGHTS))
         voice = state.pop(VOICE)
         if not all(value.isfinite().all() for value in (voice, *state.values())):
             raise ValueError("a weight is not finite")
