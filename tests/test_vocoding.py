@@ -10,7 +10,12 @@ from speechtok.bench import conversion, vocoding
 from speechtok.bench.facts import Evaluation
 from speechtok.errors import ConfigError
 from test_vc import Pitch, Words
-from test_vocoder import features, speaking, units  # noqa: F401
+from tiny_vocoder import speaking_units, tiny_units
+
+
+@pytest.fixture(scope="module")
+def speaking():
+    return speaking_units()
 
 
 @pytest.fixture
@@ -31,7 +36,7 @@ def test_prompts_are_of_the_same_speaker_and_the_same_every_time(manifest):
     assert others == {"0": "1", "1": "0", "2": None, "3": None}
 
 
-def test_the_benchmark_tells_prompts_apart_and_counts_failures(manifest, speaking, monkeypatch, capsys):  # noqa: F811
+def test_the_benchmark_tells_prompts_apart_and_counts_failures(manifest, speaking, monkeypatch, capsys):
     pytest.importorskip("jiwer", reason="jiwer is not installed")
     pytest.importorskip("parselmouth", reason="praat-parselmouth is not installed")
     (manifest.parent / "3.wav").write_bytes(b"RIFF nothing of the kind")
@@ -52,12 +57,12 @@ def test_the_benchmark_tells_prompts_apart_and_counts_failures(manifest, speakin
     assert "another utterance" in capsys.readouterr().out
 
 
-def test_units_without_a_voice_are_refused(manifest, units):  # noqa: F811
+def test_units_without_a_voice_are_refused():
     with pytest.raises(ConfigError, match="cannot be given a voice"):
-        vocoding.evaluate(units, [], vocoding.Tools(Words(), Pitch()))
+        vocoding.evaluate(tiny_units(), [], vocoding.Tools(Words(), Pitch()))
 
 
-def test_whole_voices_are_converted_in_one_row(manifest, speaking):  # noqa: F811
+def test_whole_voices_are_converted_in_one_row(manifest, speaking):
     pytest.importorskip("jiwer", reason="jiwer is not installed")
     pytest.importorskip("parselmouth", reason="praat-parselmouth is not installed")
     pairs = conversion.choose_pairs(Evaluation(str(manifest), "test"))

@@ -6,34 +6,23 @@ import numpy as np
 
 from speechtok.audio import Audio
 from speechtok.bench.metrics import MetricError, Score
-from speechtok.errors import ConfigError
+from speechtok.pitch import pitch_track
 
 RATE = 16000
-STEP, FLOOR, CEILING = 0.01, 65.0, 500.0
-"""Seconds between frames, and the lowest and highest pitch looked for, in Hz."""
 FEWEST = 20
 """Frames voiced in both that a correlation needs: 0.2 s."""
 
 
 def pitch(audio: Audio) -> np.ndarray:
-    """Pitch in Hz every ``STEP`` seconds ``[M]``, NaN where there is no voice (Praat's autocorrelation method).
+    """Pitch in Hz every 10 ms ``[M]``, NaN where there is no voice (Praat's autocorrelation method).
 
     Raises:
         ConfigError: praat-parselmouth is not installed.
         MetricError: too short for one frame.
     """
-    try:
-        import parselmouth
-    except ImportError as error:
-        raise ConfigError("pitch needs praat-parselmouth; pip install 'speechtok[pitch]'") from error
-    samples = audio.resample(RATE).samples.astype(np.float64)
-    try:
-        found = parselmouth.Sound(samples, RATE).to_pitch_ac(
-            time_step=STEP, pitch_floor=FLOOR, pitch_ceiling=CEILING
-        )  # fmt: skip
-    except parselmouth.PraatError as error:
-        raise MetricError("it is too short to have a pitch") from error
-    hertz = found.selected_array["frequency"]
+    _, hertz = pitch_track(audio.resample(RATE).samples, RATE)
+    if not len(hertz):
+        raise MetricError("it is too short to have a pitch")
     return np.where(hertz > 0, hertz, np.nan)
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from speechtok.errors import ConfigError
+from speechtok.pitch import pitch_track
 
-FLOOR, CEILING = 65.0, 500.0
-"""Pitch looked for, in Hz."""
 MIDDLE = 150.0
 """Pitch in Hz that counts as 0."""
 QUIET = 1e-3
@@ -32,21 +30,9 @@ def prosody(samples: np.ndarray, rate: int, hop: int) -> np.ndarray:
 
 def _pitch(samples: np.ndarray, rate: int, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whether there is voice at ``times[N]`` in seconds, and log-pitch there."""
-    try:
-        import parselmouth
-    except ImportError as error:
-        raise ConfigError("a prosody branch learns from Praat's pitch; pip install 'speechtok[pitch]'") from error
-    silent = np.zeros(len(times)), np.zeros(len(times))
-    try:
-        found = parselmouth.Sound(samples.astype(np.float64), rate).to_pitch_ac(
-            time_step=0.01, pitch_floor=FLOOR, pitch_ceiling=CEILING
-        )
-    except parselmouth.PraatError:  # too short for one frame of Praat
-        return silent
-    hertz = found.selected_array["frequency"]
-    nearest = np.abs(found.xs()[None] - times[:, None]).argmin(1)
-    here = hertz[nearest]
-    if not (here > 0).any():
-        return silent
+    when, hertz = pitch_track(samples, rate)
+    here = hertz[np.abs(when[None] - times[:, None]).argmin(1)] if len(when) else np.zeros(len(times))
     voiced = here > 0
+    if not voiced.any():
+        return np.zeros(len(times)), np.zeros(len(times))
     return voiced.astype(np.float64), np.interp(times, times[voiced], np.log(here[voiced] / MIDDLE))
