@@ -33,6 +33,9 @@ from speechtok.verify import CHECKS
 from test_demo import Page
 from tiny import tiny_tokenizer
 
+for package, extra in (("parselmouth", "pitch"), ("jiwer", "bench")):
+    pytest.importorskip(package, reason=f"the report counts all measures; pip install 'speechtok[{extra}]'")
+
 WORDS = ("one two three", "four five six", "seven eight nine")
 SUITE = ("reconstruction", "conversion", "codes", "robustness", "cost", "invariance")
 MODELS = ("a", "b", "words", "silent", "absent")
