@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import speechtok
 from speechtok.bench.choose import Constraints, choose, read_guide
 from speechtok.bench.figures import Figure, Results, read_results
 from speechtok.cli import COMMANDS, main
@@ -148,11 +149,22 @@ def test_streaming_leaves_out_what_is_not_causal():
     assert dict(found.options[0].left_out) == {"a": "not causal"}
 
 
+def test_units_that_speak_in_any_voice_convert_and_two_stages_do_not():
+    units, stages = (entry("u", "B", conversion="voice"), entry("t", "E", conversion="none"))
+    whole = figure("u", 0.7, "cosine_to_target", "whole voice")
+    found = {one.letter: one for one in choose("vc", Constraints(), [units, stages], Results((whole,))).options}
+    assert [model.entry.name for model in found["B"].models] == ["u"]
+    assert [one.mean for one in found["B"].models[0].figures] == [0.7]
+    assert dict(found["E"].left_out) == {"t": "no voice to exchange"}
+    said = {one.name: one.conversion for one in speechtok.models()}
+    assert (said["speechtok-units"], said["speechtok-two-stage"], said["speechtok-base"]) == ("voice", "none", "levels")
+
+
 def test_conversion_needs_acoustic_levels():
     entries = [*ALL_FIVE, entry("x", "E", semantic_levels=tuple(range(8)))]
     option = choose("vc", Constraints(), entries).options[0]
     assert [model.entry.name for model in option.models] == ["e"] and dict(option.left_out) == {
-        "x": "no acoustic levels"
+        "x": "no voice to exchange"
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
-from speechtok.bench.figures import ALL, FIRST, Figure, Results
+from speechtok.bench.figures import ALL, FIRST, WHOLE, Figure, Results
 from speechtok.errors import ConfigError
 from speechtok.tokenizers.published import ModelEntry
 from speechtok.tokens import nominal_bitrate
@@ -245,8 +245,8 @@ def _ranked(
 
 def _broken(entry: ModelEntry, task: Task, constraints: Constraints) -> str:
     """Why a model is out of the question, or nothing."""
-    if task.needs == "acoustic" and not 0 < len(entry.semantic_levels or (0,)) < entry.levels:
-        return "no acoustic levels"
+    if task.needs == "voice" and not entry.converts:
+        return "no voice to exchange"
     if constraints.offline and not entry.bundled:
         return "not bundled, or a package it needs is missing"
     if (constraints.causal or task.needs == "causal") and not entry.causal:
@@ -284,7 +284,7 @@ def _is_about(figure: Figure, role: str, entry: ModelEntry, levels: int) -> bool
     if role == FIRST:
         return figure.role == FIRST or figure.levels == 1
     if role != ALL:
-        return figure.role == role
+        return figure.role == role or (entry.conversion == "voice" and figure.role == WHOLE)
     return figure.levels == levels if levels < entry.levels else figure.role == ALL
 
 

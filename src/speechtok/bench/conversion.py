@@ -18,6 +18,7 @@ from tqdm import tqdm
 import speechtok
 from speechtok.audio import Audio, read
 from speechtok.bench.facts import UNREADABLE, Evaluation, Item, choose_items
+from speechtok.bench.figures import WHOLE
 from speechtok.bench.judge import POCKETSPHINX, Judge, error_scores, load_judge
 from speechtok.bench.metrics import Score
 from speechtok.bench.pitch import pitch_correlation
@@ -36,8 +37,6 @@ RANGES = ("2", "2:4", "2:8")
 """Those of the paper's table."""
 SOURCE, RESYNTHESIS = "source", "resynthesis"
 """What every range is held against: the recording itself, and the recording decoded from all its own levels."""
-WHOLE = "whole voice"
-"""The only range of a tokenizer that speaks in any voice, which mixes no levels."""
 MEASURES = {
     "wer": "WER ↓",
     "cosine_to_target": "voice cosine to target ↑",

@@ -14,6 +14,8 @@ from speechtok.errors import ConfigError
 FORMATS = "speechtok."
 """How the ``format`` of a result begins."""
 FIRST, ALL = "first", "all"
+WHOLE = "whole voice"
+"""The only range of levels of a tokenizer that speaks in any voice, which mixes none."""
 PLAIN = ("reconstruction", "conversion", "codes")
 """Tasks of ``speechtok bench`` whose measures are those of the other benchmarks."""
 TOOLS = ("judge", "normaliser", "voice", "encoder", "utterances", "limit", "longest")

@@ -38,6 +38,8 @@ CARRIED = (
     *("vocoder/config.json", "vocoder/model.safetensors"),
 )
 """Further files that such a folder may hold."""
+VOCODER = "vocoder"
+"""Folder inside that of units, and the entry of their section that names it."""
 REFERENCES = ("model", "units", "codec")
 """Entries of a section that name other models."""
 SHAPE = ("scheme", "sample_rate", "hop", "codebook_sizes", "semantic_levels")

@@ -32,6 +32,15 @@ class ModelEntry:
     description: str
     causal: bool = False
     """True where no frame needs audio from after it."""
+    conversion: str = "levels"
+    """How ``speechtok vc`` converts with it: ``levels`` are mixed, where there are any beside content; a whole
+    ``voice`` is taken over; or ``none``."""
+
+    @property
+    def converts(self) -> bool:
+        """Whether it can give one recording the voice of another."""
+        beside = 0 < len(self.semantic_levels or (0,)) < self.levels
+        return self.conversion == "voice" or (self.conversion == "levels" and beside)
 
     @property
     def levels(self) -> int:

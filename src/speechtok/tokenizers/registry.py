@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from speechtok.errors import CheckpointError
 from speechtok.hub import fetch
 from speechtok.tokenizers.card import read_card
-from speechtok.tokenizers.folder import CARRIED, ModelFolder, load_folder, read_folder
+from speechtok.tokenizers.folder import CARRIED, VOCODER, ModelFolder, load_folder, read_folder
 from speechtok.tokenizers.published import HUB, REFUSED, ModelEntry
 
 if TYPE_CHECKING:
@@ -232,6 +232,7 @@ def _bundled_entry(folder: Path) -> ModelEntry:
         verified=card.verified,
         description=card.description,
         causal=bool(section.get("causal")),
+        conversion="voice" if codec.get("timbre") else "levels",
     )
 
 
@@ -239,6 +240,7 @@ def _kind_entry(folder: ModelFolder) -> ModelEntry:
     """A folder of units, soft, text or two-stage tokens; it is offered as bundled where its packages are installed."""
     shape, card = folder.shape, folder.card
     return ModelEntry(
+        conversion="voice" if VOCODER in folder.section else "none",
         name=folder.name,
         scheme=card.scheme,
         bundled=folder.usable,

@@ -37,14 +37,12 @@ from speechtok.tokenizers.features import (
     save_network,
 )
 from speechtok.tokenizers.fingerprint import RESAMPLER, fingerprint_of
-from speechtok.tokenizers.folder import ModelFolder, write_folder
+from speechtok.tokenizers.folder import VOCODER, ModelFolder, write_folder
 from speechtok.tokenizers.registry import located
 from speechtok.tokenizers.vocoder import NeuralVocoder, load_vocoder, save_vocoder
 
 CODE_VERSION = 1
 """Raised whenever a change of this package changes the units that the same weights give."""
-VOCODER = "vocoder"
-"""Folder inside that of a tokenizer, and the entry of its section that names it."""
 
 
 class Vocoder(Protocol):
