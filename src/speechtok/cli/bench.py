@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from speechtok.bench.suite.speech import Choice
     from speechtok.bench.tasks import TASKS, Options
     from speechtok.benchmark import Plan, default_models, parse_model, quick, run_benchmark
+    from speechtok.report.benchmark import count_failures
 
     choice = Choice(args.data, args.split, args.utterances, args.longest, args.phones)
     options = Options(judge=_named(args.judge), voice=_named(args.voice), device=args.device)
@@ -55,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
         command=_command(args),
     )
     document = run_benchmark(plan, args.load)
-    failures = len(document["failures"])
-    print(f"{len(document['summary'])} figures, {failures} failures; report: {args.output / 'report.html'}")
+    figures, failures = len(document["summary"]), count_failures(document)
+    print(f"{figures} figures, {failures} failures; report: {args.output / 'report.html'}")
     return 0
 
 

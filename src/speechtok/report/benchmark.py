@@ -58,13 +58,18 @@ _PUBLISHED = (
 )
 
 
+def count_failures(document: Document) -> int:
+    """Values of single utterances that are missing, and models and tasks that failed as a whole."""
+    return sum(row["failed"] for row in document["summary"]) + len(document["failures"])
+
+
 def _header(document: Document) -> Html:
     settings = document["settings"]
     where = f"{settings['data']}, {settings['split']}" if settings["split"] else settings["data"]
     brief = " A quick run, which shows that everything works: nothing in it is to be quoted." * settings["quick"]
     sentence = f"{len(document['tokenizers'])} tokenizers on {settings['recordings']} recordings of {where}.{brief}"
-    failed = sum(row["failed"] for row in document["summary"]) + len(document["failures"])
-    numbers = {"tokenizers": len(document["tokenizers"]), "figures": len(document["summary"]), "failures": failed}
+    numbers = {"tokenizers": len(document["tokenizers"]), "figures": len(document["summary"])}
+    numbers["failures"] = count_failures(document)
     shown = [tag("li", tag("b", f"{value:,}"), tag("span", name)) for name, value in numbers.items()]
     kicker, title = tag("p", "speechtok bench", class_="kicker"), tag("h1", "Speech tokens, measured")
     return tag("div", kicker, title, tag("p", sentence, class_="lead"), tag("ul", *shown, class_="figures"))
