@@ -1,8 +1,10 @@
 """What a tokenizer costs here: speed, peak memory, size of the model and of its tokens.
 
-    python benchmarks/cost.py --model speechtok-base --minutes 0.2 1 10 --threads 2 -o cost.json
+    python benchmarks/cost.py --model speechtok-base --minutes 0.2 1 10 60 180 --threads 2 -o cost.json
 
-Each length runs in a process of its own, whose peak memory (Python, libraries and audio included) is reported.
+The bundled clips, repeated, stand in a WAV file of each length. Each runs in a process of its own: the file is encoded,
+its tokens are saved, and decoded into another file. The peak memory is that of the process, Python, libraries and audio
+included.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,36 +29,54 @@ def measure(model: str | None, minutes: float, threads: int) -> dict[str, Any]:
     import torch
 
     import speechtok
-    from speechtok.demo import bundled_clips
+    from speechtok.audio import write_blocks
+    from speechtok.clips import bundled_clips
 
     torch.set_num_threads(threads)
     tokenizer = speechtok.load(model)
-    speech = np.concatenate([speechtok.read(clip.path, tokenizer.sample_rate).samples for clip in bundled_clips()])
-    audio = speechtok.Audio(np.resize(speech, round(minutes * 60 * tokenizer.sample_rate)), tokenizer.sample_rate)
-    tokenizer.decode(tokenizer.encode(speechtok.Audio(audio.samples[: tokenizer.sample_rate], audio.rate)))
-    started = time.perf_counter()
-    tokens = tokenizer.encode(audio)
-    between = time.perf_counter()
-    tokenizer.decode(tokens)
-    ended = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        tokens.save(Path(folder) / "tokens")
-        size = (Path(folder) / "tokens").stat().st_size
+    rate = tokenizer.sample_rate
+    speech = np.concatenate([speechtok.read(clip.path, rate).samples for clip in bundled_clips()])
+    tokenizer.decode(tokenizer.encode(speechtok.Audio(speech[:rate], rate)))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_blocks(folder / "in.wav", repeated(speech, round(minutes * 60 * rate)), rate)
+        started = time.perf_counter()
+        tokens = tokenizer.encode_file(folder / "in.wav")
+        between = time.perf_counter()
+        peak = peak_mb()
+        tokens.save(folder / "tokens")
+        size = (folder / "tokens").stat().st_size
+        saved = time.perf_counter()
+        tokenizer.decode_file(tokens, folder / "out.wav")
+        ended = time.perf_counter()
     return {
         "tokenizer": tokenizer.name,
         "minutes": minutes,
         "threads": threads,
-        "encode_times_real_time": audio.seconds / (between - started),
-        "decode_times_real_time": audio.seconds / (ended - between),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGABYTE,
-        "token_mb_per_hour": size / audio.seconds * HOUR / MEGABYTE,
+        "encode_times_real_time": tokens.seconds / (between - started),
+        "decode_times_real_time": tokens.seconds / (ended - saved),
+        "encode_peak_mb": peak,
+        "peak_mb": peak_mb(),
+        "token_mb_per_hour": size / tokens.seconds * HOUR / MEGABYTE,
     }
+
+
+def repeated(samples: Any, count: int) -> Iterator[Any]:
+    """``samples`` over and over, cut after ``count``."""
+    while count > 0:
+        yield samples[:count]
+        count -= len(samples)
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / MEGABYTE
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a name, a folder or a Hub id (default: bundled model)")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[0.2, 1, 10])
+    parser.add_argument("--minutes", type=float, nargs="+", default=[0.2, 1, 10, 60, 180])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)

@@ -292,7 +292,7 @@ def test_a_study_trains_resumes_and_tells_what_failed(recipe, corpus, tmp_path, 
     def forbidden(*_, **__):
         raise AssertionError("nothing was left to train")
 
-    monkeypatch.setattr(ablation.subprocess, "run", forbidden)
+    monkeypatch.setattr("speechtok.bench.variants.subprocess.run", forbidden)
     assert run_study(study, folder, only=["none"]) == rows  # what was measured before stays in the summary
     study.variants["other"] = ["seed=8"]
     with pytest.raises(AssertionError, match="nothing was left"):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from speechtok.audio import Audio, read
 from speechtok.clips import bundled_clips
-from speechtok.errors import AudioError, ConfigError, SpeechtokError, TokenError
+from speechtok.errors import AudioError, ConfigError, TokenError
 from speechtok.tokenizers.codec import CodecTokenizer
 from speechtok.verify import default_audio, verify
 from tiny import HOP, KINDS, RATE, samples, signal, tiny_codec, tiny_tokenizer
@@ -73,9 +73,9 @@ def test_shared_passes_give_the_codes_of_single_ones(kind, batch_size):
 def test_shared_passes_really_share(kind, monkeypatch):
     audios = [samples(count, seed=i) for i, count in enumerate((400, 361, 400, 300))]
     model, shapes = tokenizer(kind), []
-    encode = model.codec.encode
+    encode = model.runner.encode
     monkeypatch.setattr(
-        model.codec, "encode", lambda wave, *rest: shapes.append(tuple(wave.shape)) or encode(wave, *rest)
+        model.runner, "encode", lambda wave, *rest: shapes.append(tuple(wave.shape)) or encode(wave, *rest)
     )
     model.encode_batch(audios, exact=False)
     assert sorted(shapes) == [(4, 400)]
@@ -113,11 +113,10 @@ def reach(moved, middle):
 @pytest.mark.parametrize("kind", FINITE)
 def test_memory_is_bounded(kind, monkeypatch):
     model, sizes = tokenizer(kind).in_windows(0.5), []
-    encode, decode = model.codec.encode, model.codec.decode
-    monkeypatch.setattr(model.codec, "encode", lambda wave, *rest: sizes.append(wave.shape[1]) or encode(wave, *rest))
-    monkeypatch.setattr(
-        model.codec, "decode", lambda codes, *rest: sizes.append(codes.shape[2] * HOP) or decode(codes, *rest)
-    )
+    runs = model.runner
+    encode, decode = runs.encode, runs.decode
+    monkeypatch.setattr(runs, "encode", lambda wave, *rest: sizes.append(wave.shape[1]) or encode(wave, *rest))
+    monkeypatch.setattr(runs, "decode", lambda codes, *rest: sizes.append(codes.shape[2] * HOP) or decode(codes, *rest))
     model.decode(model.encode(signal(5)))
     context = max(sum(model.codec.encoder_context()), sum(model.codec.decoder_context()))
     assert len(sizes) >= 20
@@ -201,13 +200,6 @@ def test_fingerprint_follows_weights_and_ignores_training_state():
     assert CodecTokenizer(codec, "b").fingerprint == before
     codec.quantizer.layers[0].embed[0, 0] += 1e-3
     assert CodecTokenizer(codec, "a").fingerprint != before
-
-
-@pytest.mark.parametrize("kind", ["frame", "frame-causal"])
-def test_stream_says_honestly_why_not(kind):
-    reason = "no streaming yet" if kind == "frame-causal" else "not causal"
-    with pytest.raises(SpeechtokError, match=reason):
-        tokenizer(kind).stream()
 
 
 def test_an_unknown_device_is_one_line():

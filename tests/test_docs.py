@@ -8,11 +8,16 @@ import pytest
 
 import speechtok
 from speechtok import cli
+from speechtok.tokenizers.checkpoint import save_codec
+from tiny import tiny_codec
 from tiny_teachers import tiny_supervised
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks/README.md"]
-MAKES = {"teachers.md": {"runs/s3/model": tiny_supervised}}
+MAKES = {
+    "teachers.md": {"runs/s3/model": tiny_supervised},
+    "streaming.md": {"runs/live/model": lambda folder: save_codec(tiny_codec("seanet-causal"), folder, {})},
+}
 """Folders that commands of a page have left, and what makes small ones."""
 NEEDS = {"guidance.md": "published teachers, which are not in the repository"}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -67,13 +69,25 @@ def test_an_interrupted_extraction(corpus, hubert, waves, monkeypatch, changed, 
     with pytest.raises(KeyboardInterrupt):
         extract_store(corpus / "f.safetensors", Failing(teacher, 2), "t, layer 1", waves, waves.lengths)
     assert not (corpus / "f.safetensors").exists()
-    assert len(list((corpus / "f.safetensors.parts").iterdir())) == 2
+    assert len(list((corpus / "f.safetensors.parts").glob("*.safetensors"))) == 2
     rest, done = Failing(teacher, 9), []
     assert extract_store(corpus / "f.safetensors", rest, changed, waves, waves.lengths, done=done.append) == kept
     assert (rest.heard, sum(done)) == (3 - kept, 3)
     assert not (corpus / "f.safetensors.parts").exists()
     extract_store(corpus / "straight.safetensors", Failing(teacher, 9), changed, waves, waves.lengths)
     assert (corpus / "f.safetensors").read_bytes() == (corpus / "straight.safetensors").read_bytes()
+
+
+def test_two_that_share_an_extraction_write_one_store(corpus, hubert, waves, monkeypatch):
+    monkeypatch.setattr(extraction, "PART", 1)
+    monkeypatch.setattr(extraction, "WAIT", 0.01)
+    arguments = (load_semantic_teacher(hubert, 1), "t", waves, waves.lengths)
+    extract_store(corpus / "straight.safetensors", *arguments)
+    with ThreadPoolExecutor(3) as pool:
+        shared = [pool.submit(extract_store, corpus / "f.safetensors", *arguments) for _ in range(3)]
+    assert all(one.exception() is None for one in shared)
+    assert (corpus / "f.safetensors").read_bytes() == (corpus / "straight.safetensors").read_bytes()
+    assert not (corpus / "f.safetensors.parts").exists()
 
 
 class Breaking(list):

@@ -8,8 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechtok.bench.probes.ctc import ctc_nats, possible
-from speechtok.bench.probes.examples import POOL, Batches
 from speechtok.bench.probes.goals import CharactersGoal, ClassGoal, PhonesGoal
 from speechtok.bench.probes.information import (
     by_length,
@@ -19,13 +17,16 @@ from speechtok.bench.probes.information import (
     random_orders,
 )
 from speechtok.bench.probes.learner import Progress
-from speechtok.bench.probes.network import CodeInput, FeatureInput, Probe, ProbeShape, TwoWays, mirrored, unit_scale
+from speechtok.bench.probes.network import CodeInput, FeatureInput, Probe, ProbeShape, TwoWays, mirrored
 from speechtok.bench.probes.questions import Label, Question, labels_of, within_classes
 from speechtok.bench.probes.recipe import NewBob, ProbeData, ProbeRecipe
-from speechtok.bench.probes.tokens import code_vectors
 from speechtok.errors import ConfigError, NotSupportedError
+from speechtok.nn.ctc import ctc_nats, possible
+from speechtok.nn.vectors import unit_scale
+from speechtok.tokenizers.code_vectors import code_vectors
 from speechtok.tokenizers.features import MelFeatures
 from speechtok.tokenizers.units import Clusters, UnitTokenizer
+from speechtok.train.batches import POOL, EndlessBatches
 from tiny import tiny_tokenizer
 
 SHAPE = ProbeShape(embedding=6, width=5)
@@ -125,18 +126,18 @@ def test_a_tokenizer_without_code_vectors_is_told_so():
 @given(st.integers(1, 60), st.integers(1, 7), st.integers(0, 99))
 def test_every_utterance_comes_once_per_pass(count, batch, seed):
     lengths = np.random.default_rng(seed).integers(1, 50, count)
-    batches = Batches(lengths, batch, seed)
+    batches = EndlessBatches(lengths, batch, seed)
     drawn = np.concatenate([batches(step) for step in range(2 * POOL)])
     times = np.bincount(drawn, minlength=count)
     assert times.max() - times.min() <= 2  # a pool may end within a pass
-    assert batches(POOL + 3).tolist() == Batches(lengths, batch, seed)(POOL + 3).tolist()
+    assert batches(POOL + 3).tolist() == EndlessBatches(lengths, batch, seed)(POOL + 3).tolist()
 
 
 def test_lengths_are_alike_in_a_batch():
     lengths = np.random.default_rng(0).integers(1, 1000, 500)
-    batches = Batches(lengths, 8, 0)
+    batches = EndlessBatches(lengths, 8, 0)
     spread = np.mean([np.ptp(lengths[batches(step)]) for step in range(POOL)])
-    assert spread < 100 and Batches(lengths, 8, 1)(0).tolist() != batches(0).tolist()
+    assert spread < 100 and EndlessBatches(lengths, 8, 1)(0).tolist() != batches(0).tolist()
 
 
 # -- labels ---------------------------------------------------------------------------------------------------------

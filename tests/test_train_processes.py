@@ -46,17 +46,17 @@ def train_apart(recipe: CodecRecipe, folder, rank: int = 0, world: int = 1, port
     state.devices.close()
 
 
-def start(*arguments) -> multiprocessing.Process:
-    process = SERVER.Process(target=train_apart, args=arguments, daemon=True)
+def start(*arguments, target=train_apart) -> multiprocessing.Process:
+    process = SERVER.Process(target=target, args=arguments, daemon=True)
     process.start()
     return process
 
 
-def start_two(recipe: CodecRecipe, folder, *more) -> list[multiprocessing.Process]:
+def start_two(recipe, folder, *more, target=train_apart) -> list[multiprocessing.Process]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return [start(recipe, folder, rank, 2, port, *more) for rank in range(2)]
+    return [start(recipe, folder, rank, 2, port, *more, target=target) for rank in range(2)]
 
 
 def finish(*processes: multiprocessing.Process) -> None:

@@ -1,4 +1,4 @@
-"""Speech to discrete tokens and back: `read` a file, `load` a tokenizer, `encode`, `decode`.
+"""Speech to discrete tokens and back: `read` a file, `load` a tokenizer, `encode`, `decode`; `open` a corpus of tokens.
 
 Names are imported when first used, so `import speechtok` costs milliseconds and never loads torch.
 """
@@ -10,11 +10,12 @@ from speechtok.errors import SpeechtokError
 
 if TYPE_CHECKING:
     from speechtok.audio import Audio, read, write
+    from speechtok.corpus.reader import open
     from speechtok.tokenizers.registry import load, models
     from speechtok.tokens import Tokens
 
 __version__ = "0.1.0"
-__all__ = ["Audio", "SpeechtokError", "Tokens", "__version__", "load", "models", "read", "write"]
+__all__ = ["Audio", "SpeechtokError", "Tokens", "__version__", "load", "models", "open", "read", "write"]
 
 _HOME = {
     "Audio": "speechtok.audio",
@@ -23,6 +24,7 @@ _HOME = {
     "Tokens": "speechtok.tokens",
     "load": "speechtok.tokenizers.registry",
     "models": "speechtok.tokenizers.registry",
+    "open": "speechtok.corpus.reader",
 }
 
 

@@ -47,12 +47,9 @@ class Audio:
     source_channels: int = 1
 
     def __post_init__(self) -> None:
-        samples = _float32(self.samples)
-        if samples.ndim != 1:
-            raise AudioError(f"audio must be 1-D [T], got shape {samples.shape}; pick one channel")
+        samples = checked_samples(self.samples)
         if not len(samples):
             raise AudioError("audio holds no samples; at least one is needed")
-        _check_finite("audio", samples, 0)
         object.__setattr__(self, "samples", samples)
         object.__setattr__(self, "rate", _positive_int("the sample rate", self.rate))
         object.__setattr__(self, "source_channels", _positive_int("the channel count", self.source_channels))
@@ -91,6 +88,36 @@ class AudioInfo(NamedTuple):
     @property
     def seconds(self) -> float:
         return self.frames / self.rate
+
+
+class RateStream:
+    """`Audio.resample` piece by piece: what `push` and `finish` give, joined, is the same, bit for bit.
+
+    soxr carries its filter over the seams, so an answer comes some hundreds of samples late.
+    """
+
+    def __init__(self, source: int, target: int) -> None:
+        self.source = _positive_int("the sample rate", source)
+        self.target = _positive_int("the sample rate", target)
+        self.taken = self.made = 0
+        same = source == target
+        self._soxr = None if same else soxr.ResampleStream(source, target, 1, dtype="float32", quality=_QUALITY)
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """What can be said once float32 `samples` [n] have been heard, n >= 0."""
+        self.taken += len(samples)
+        if self._soxr is None or not len(samples):
+            return samples
+        piece = self._soxr.resample_chunk(samples)
+        self.made += len(piece)
+        return piece
+
+    def finish(self) -> np.ndarray:
+        """The rest: in all `resampled_length` samples have been given then."""
+        if self._soxr is None:
+            return np.empty(0, np.float32)
+        rest = self._soxr.resample_chunk(np.empty(0, np.float32), last=True)
+        return _fit(rest, resampled_length(self.taken, self.source, self.target) - self.made)
 
 
 def resampled_length(length: int, source: int, target: int) -> int:
@@ -147,6 +174,17 @@ def write(path: StrPath, audio: Audio, subtype: str | None = None) -> None:
     formats clip at full scale. The file appears whole or not at all. Raises OutputError: unknown suffix, rate
     or subtype that the format does not hold, or a place that cannot be written.
     """
+    # In pieces: the Vorbis encoder crashes on one call with many minutes of sound.
+    starts = range(0, len(audio), _CHUNK)
+    write_blocks(path, (audio.samples[start : start + _CHUNK] for start in starts), audio.rate, subtype)
+
+
+def write_blocks(path: StrPath, blocks: Iterable[np.ndarray], rate: int, subtype: str | None = None) -> None:
+    """`write` of float32 pieces [n] at `rate` Hz, each written as it comes; memory does not grow with the file.
+
+    What `blocks` raises passes through, and no file appears. Raises OutputError as `write` does, before the
+    first block is asked for where name or subtype are at fault.
+    """
     name = os.fspath(path)
     suffix = Path(path).suffix.lower()
     if suffix not in _FORMATS:
@@ -158,12 +196,21 @@ def write(path: StrPath, audio: Audio, subtype: str | None = None) -> None:
         raise OutputError(f"{name}: {suffix} does not hold {subtype}; use one of {known}")
     with atomic_path(path) as temporary:
         try:
-            with soundfile.SoundFile(temporary, "w", audio.rate, 1, subtype, format=container) as file:
-                # In pieces: the Vorbis encoder crashes on one call with many minutes of sound.
-                for start in range(0, len(audio), _CHUNK):
-                    file.write(audio.samples[start : start + _CHUNK])
+            with soundfile.SoundFile(temporary, "w", rate, 1, subtype, format=container) as file:
+                for block in blocks:
+                    for start in range(0, len(block), _CHUNK):
+                        file.write(block[start : start + _CHUNK])
         except soundfile.SoundFileError as error:
             raise OutputError(f"{name}: cannot be written: {_reason(error)}") from error
+
+
+def checked_samples(samples: object) -> np.ndarray:
+    """`samples` as a read-only float32 array [n], n >= 0. Raises AudioError when they are not 1-D or not finite."""
+    array = _float32(samples)
+    if array.ndim != 1:
+        raise AudioError(f"audio must be 1-D [T], got shape {array.shape}; pick one channel")
+    _check_finite("audio", array, 0)
+    return array
 
 
 def _float32(samples: object) -> np.ndarray:
@@ -279,15 +326,9 @@ def _fit(samples: np.ndarray, length: int) -> np.ndarray:
 
 
 def _resampled(chunks: Iterable[np.ndarray], source: int, target: int) -> Iterator[np.ndarray]:
-    """`Audio.resample` piece by piece; soxr carries its filter over the seams."""
-    stream = soxr.ResampleStream(source, target, 1, dtype="float32", quality=_QUALITY)
-    taken = made = 0
-    for chunk in chunks:
-        piece = stream.resample_chunk(chunk)
-        taken, made = taken + len(chunk), made + len(piece)
-        yield piece
-    rest = stream.resample_chunk(np.empty(0, np.float32), last=True)
-    yield _fit(rest, resampled_length(taken, source, target) - made)
+    stream = RateStream(source, target)
+    yield from map(stream.push, chunks)
+    yield stream.finish()
 
 
 def _regroup(chunks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

@@ -11,13 +11,15 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from speechtok.bench.facts import ORIGINAL
+from speechtok.bench.probes.questions import columns_of
 from speechtok.bench.reconstruction import versions
 from speechtok.bench.suite.differences import differences
 from speechtok.bench.suite.examples import write_examples, write_originals
-from speechtok.bench.suite.speech import Choice, choose_speech, described
+from speechtok.bench.suite.sharing import Model, Work, prepare_together
+from speechtok.bench.suite.speech import Choice, choose_speech, described, speech_of
 from speechtok.bench.tasks import TASKS, About, Options, Speech, does_not_apply, load_task, rows_path
 from speechtok.errors import ConfigError, NotSupportedError
 from speechtok.files import make_folder, write_text_atomic
@@ -32,24 +34,12 @@ LOADING, EXAMPLES = "loading", "examples"
 QUICK_LEVELS = (1,)
 
 
-class Model(NamedTuple):
-    """A tokenizer of the benchmark."""
-
-    name: str
-    """What the report calls it; empty for the name that it has itself."""
-    place: str
-    """What ``speechtok.load`` finds it under."""
-
-
 @dataclass
-class Plan:
-    """What is measured, on what, and where the results go."""
+class Plan(Work):
+    """What is measured, on what, where the results go, and how."""
 
-    models: Sequence[Model]
-    tasks: Sequence[str]
-    choice: Choice
-    options: Options
-    folder: Path
+    processes: int = 1
+    """How many measure beside each other what tasks can divide, with one thread each."""
     reference: str | None = None
     """Name of the tokenizer that differences are taken from; None for the first one that loads."""
     command: str = ""
@@ -98,8 +88,11 @@ def run_benchmark(plan: Plan, load: Callable[..., Tokenizer]) -> dict[str, Any]:
         OutputError: the folder cannot be written.
     """
     modules = {name: load_task(name) for name in plan.tasks}
+    _check(plan)
     speech, found = choose_speech(plan.choice), Found()
     make_folder(plan.folder)
+    if plan.processes > 1:
+        prepare_together(plan, plan.processes)
     for name, module in modules.items():
         if TASKS[name].originals:
             _measure(plan, found, name, module, None, speech, plan.options)
@@ -129,13 +122,22 @@ def parse_model(text: str) -> Model:
     return Model(name, place) if equals and name and not Path(text).exists() else Model("", text)
 
 
+def _check(plan: Plan) -> None:
+    if plan.processes < 1:
+        raise ConfigError(f"--processes is {plan.processes}; give a number of at least 1")
+    for name in plan.also:
+        if name not in TASKS or not TASKS[name].trains:
+            known = ", ".join(name for name, entry in TASKS.items() if entry.trains)
+            raise ConfigError(f"--also {name}: only tasks that train have a manifest of their own: {known}")
+        columns_of(plan.also[name])  # one that cannot be read is no reason to begin
+
+
 def _loaded(model: Model, load: Callable[..., Tokenizer], device: str, found: Found) -> Tokenizer | None:
     try:
-        tokenizer = load(model.place, device=device)
+        tokenizer = model.loaded(load, device)
     except Exception as error:  # a model of somebody's own may raise anything, and the others still count
         found.fail(model.name or model.place, LOADING, error)
         return None
-    tokenizer.name = model.name or tokenizer.name
     if tokenizer.name in [one["name"] for one in found.tokenizers]:
         raise ConfigError(f"two tokenizers are called {tokenizer.name}; write --models NAME=PLACE for one of them")
     found.tokenizers.append(tokenizer.describe())
@@ -165,7 +167,7 @@ def _measure(
     """One task on one tokenizer; that it fails, or does not apply, is counted."""
     label = tokenizer.name if tokenizer else ORIGINAL
     fingerprint = tokenizer.fingerprint if tokenizer else ORIGINAL
-    folder = plan.folder / "cache" / name
+    folder, speech = plan.cache(name), speech_of(speech, plan.also.get(name))
     print(f"{label}: {name}", flush=True)
     try:
         found.add(module.measure(tokenizer, speech, folder, options))
@@ -211,6 +213,7 @@ def _utterance_rows(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
 def _settings(plan: Plan, speech: Speech, reference: str) -> dict[str, Any]:
     options = {name: value for name, value in asdict(plan.options).items() if name != "model"}
-    counted = {"recordings": len(speech.items), "aligned_recordings": len(speech.phone_items)}
-    rest = {"tasks": list(plan.tasks), "reference": reference, "confidence": 0.95}
+    counted = {"recordings": len(speech.items), "counted_recordings": len(speech.counted)}
+    also = {name: path.name for name, path in plan.also.items()}
+    rest = {"also": also, "tasks": list(plan.tasks), "reference": reference, "confidence": 0.95}
     return described(plan.choice) | counted | options | rest

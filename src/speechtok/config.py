@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -48,13 +48,21 @@ def from_yaml(kind: type[Settings], path: str | Path, overrides: Sequence[str] =
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        if not equals:
-            raise ConfigError(f"{override!r} changes nothing; write overrides as name=value")
-        if isinstance(values, dict):
-            values = _override(kind, values, name, text)
-    return _parse(kind, values, str(path))
+    return _parse(kind, _overridden(kind, values, overrides), str(path))
+
+
+def with_overrides(settings: Settings, overrides: Sequence[str], where: str) -> Settings:
+    """Settings changed by overrides, as in ``from_yaml``; themselves without any.
+
+    Args:
+        settings: a dataclass of dataclasses and plain values.
+        where: named in the error message.
+
+    Raises:
+        ConfigError: an unknown setting or a value of another type.
+    """
+    kind = type(settings)
+    return _parse(kind, _overridden(kind, asdict(settings), overrides), where) if overrides else settings
 
 
 def require_whole(settings: Any, least: int, *names: str, section: str = "") -> None:
@@ -71,6 +79,16 @@ def require_whole(settings: Any, least: int, *names: str, section: str = "") -> 
         value = getattr(settings, name)
         if not isinstance(value, int) or value < least:
             raise ConfigError(f"{section}{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def _overridden(kind: type, values: Any, overrides: Sequence[str]) -> Any:
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"{override!r} changes nothing; write overrides as name=value")
+        if isinstance(values, dict):
+            values = _override(kind, values, name, text)
+    return values
 
 
 def _override(kind: type | None, values: dict[str, Any], name: str, text: str) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 import errno
 import os
 import secrets
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,6 +44,28 @@ def atomic_path(path: StrPath) -> Iterator[Path]:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink()
+
+
+@contextmanager
+def atomic_folder(folder: StrPath) -> Iterator[Path]:
+    """Yield an empty folder to fill; it becomes `folder`, new or empty so far, when the body succeeds.
+
+    When the body fails, nothing is left of it. Raises OutputError: there is something in the folder already, or it
+    cannot be written, in the body or here.
+    """
+    folder = Path(folder)
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"{folder}: exists and is no empty folder; choose another place")
+    make_folder(folder.parent)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder.parent) as scratch:
+            made = Path(scratch) / folder.name
+            made.mkdir()
+            yield made
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(made, folder)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}; choose another place") from error
 
 
 def write_bytes_atomic(path: StrPath, data: bytes) -> None:

@@ -18,9 +18,10 @@ import numpy as np
 
 from speechtok.audio import Audio, read
 from speechtok.clips import bundled_clips
-from speechtok.errors import NotSupportedError, TokenError
+from speechtok.errors import ConfigError, NotSupportedError, TokenError
 from speechtok.tokenfile import TokenValue
 from speechtok.tokenizers.base import Tokenizer
+from speechtok.tokenizers.codec import CodecTokenizer
 from speechtok.tokens import Tokens
 
 CLIP_SECONDS = 6.0
@@ -172,9 +173,39 @@ def token_file(tokenizer: Tokenizer, clips: list[Audio]) -> Check:
     )
 
 
+def half_precision(tokenizer: Tokenizer, clips: list[Audio]) -> Check:
+    """codes and sound in bf16 against fp32"""
+    if not isinstance(tokenizer, CodecTokenizer):
+        raise NotSupportedError(f"{tokenizer.name} has no path in bf16")
+    try:
+        full, half = tokenizer.in_precision("fp32"), tokenizer.in_precision("bf16")
+    except ConfigError as error:
+        raise NotSupportedError(str(error)) from None
+    tokens, others = [full.encode(clip) for clip in clips], [half.encode(clip) for clip in clips]
+    first = _flips([one.codes[:1] for one in tokens], [one.codes[:1] for one in others])
+    every = _flips([one.codes for one in tokens], [one.codes for one in others])
+    wave, error = (np.concatenate(part) for part in zip(*(_two_sounds(full, half, one) for one in tokens), strict=True))
+    snr = 10 * float(np.log10(np.square(wave).sum() / max(np.square(error).sum(), 1e-20)))
+    numbers = {"first_level_flips": first[0] / first[1], "flips": every[0] / every[1], "decode_snr_db": snr}
+    return Check(
+        "bf16 against fp32",
+        "measured, nothing is promised: rounding decides near ties",
+        None,
+        f"{numbers['first_level_flips']:.2%} of the codes of level 1 differ, {numbers['flips']:.2%} of all;"
+        f" the same codes decode at {snr:.1f} dB",
+        numbers,
+    )
+
+
+def _two_sounds(full: Tokenizer, half: Tokenizer, tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
+    """Sound of the same tokens in full precision, and how the other one differs."""
+    wave = _sound(full, tokens).samples
+    return wave, wave - _sound(half, tokens).samples
+
+
 CHECKS: tuple[Callable[[Tokenizer, list[Audio]], Check], ...] = (
     length_law, round_trip_length, same_twice, batch_equals_single,
-    padded_batch, long_audio, long_decode, token_file,
+    padded_batch, long_audio, long_decode, token_file, half_precision,
 )  # fmt: skip
 
 

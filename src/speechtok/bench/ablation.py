@@ -8,10 +8,8 @@ Started again, it trains and measures only what is missing.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,8 +20,8 @@ import speechtok
 from speechtok.bench.comparison import Measured, compare, gather, item_rows, read_phones
 from speechtok.bench.facts import ORIGINAL, Evaluation, Facts, choose_items, choose_phone_items, measure_models
 from speechtok.bench.reconstruction import versions
-from speechtok.bench.scoring import child_environment
 from speechtok.bench.tables import draw, markdown
+from speechtok.bench.variants import Variant
 from speechtok.config import from_yaml
 from speechtok.errors import ConfigError, TrainingError, run_module
 from speechtok.files import make_folder, write_text_atomic
@@ -101,39 +99,19 @@ def run_study(study: Study, folder: Path, only: Sequence[str] = ()) -> list[dict
 
 def train_variant(study: Study, name: str, folder: Path) -> bool:
     """Train one variant in a process of its own, or go on where it was; returns whether it is trained."""
-    place = folder / "variants" / name
-    overrides = [*study.overrides, *study.variants[name]]
-    command = [sys.executable, "-m", "speechtok", "train", "codec", study.recipe]
-    if trained(study, name, folder):
-        return True
-    print(f"training {name}: {' '.join(overrides)}", flush=True)
-    make_folder(place)
-    finished = subprocess.run([*command, *overrides, f"name={name}", f"out={place}"], env=child_environment())
-    if finished.returncode:
-        print(f"training {name} ended with exit code {finished.returncode}", file=sys.stderr, flush=True)
-        return False
-    write_text_atomic(place / "done.json", json.dumps(_order(study, name)))
-    return True
+    return variant_of(study, name, folder).train()
 
 
 def trained(study: Study, name: str, folder: Path) -> bool:
     """Whether a variant was trained to its end from these very settings."""
-    place = folder / "variants" / name
-    try:
-        done = json.loads((place / "done.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return done == _order(study, name) and all((place / "model" / file).is_file() for file in (CONFIG, WEIGHTS))
+    return variant_of(study, name, folder).trained
 
 
-def _order(study: Study, name: str) -> dict[str, Any]:
-    """All that decides how a variant is trained."""
-    try:
-        recipe = Path(study.recipe).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{study.recipe}: cannot be read ({error.strerror}); correct recipe in the study") from error
-    digest = hashlib.sha256(recipe).hexdigest()
-    return {"recipe": digest, "overrides": [*study.overrides, *study.variants[name]]}
+def variant_of(study: Study, name: str, folder: Path) -> Variant:
+    """One training run of the study."""
+    overrides = [*study.overrides, *study.variants[name]]
+    files = [f"model/{file}" for file in (CONFIG, WEIGHTS)]
+    return Variant("codec", name, study.recipe, overrides, folder / "variants" / name, files)
 
 
 def _model(study: Study, name: str, folder: Path) -> str | None:

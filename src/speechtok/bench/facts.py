@@ -27,13 +27,14 @@ from speechtok.audio import Audio, probe, read
 from speechtok.bench.judge import NORMALISERS, POCKETSPHINX, Judge, load_judge
 from speechtok.bench.melody import melody_scores
 from speechtok.bench.metrics import UNREADABLE, Score, score
+from speechtok.bench.predictors import PREDICTED, dnsmos
 from speechtok.bench.reconstruction import level_choices, reconstruct
-from speechtok.bench.scoring import child_environment
 from speechtok.bench.voice import RESEMBLYZER, Remembered, VoiceEncoder, load_encoder, voice_cosine
 from speechtok.config import from_mapping, require_whole
 from speechtok.errors import AudioError, ConfigError, SpeechtokError, run_module
 from speechtok.files import make_folder, write_text_atomic
 from speechtok.guidance.phones import utterance_name
+from speechtok.processes import child_environment
 from speechtok.tokenizers.base import Tokenizer
 from speechtok.train.data import Utterance, read_manifest
 from speechtok.train.log import read_log
@@ -116,6 +117,10 @@ class Facts:
         """Those of the wanted facts that are not known."""
         return [what for what in wanted if (item.key, what) not in self._known]
 
+    def of(self, what: str) -> dict[str, Fact]:
+        """All facts of one kind, by the keys of their items."""
+        return {key: fact for (key, kind), fact in self._known.items() if kind == what}
+
     def add(self, item: Item, found: dict[str, Fact]) -> None:
         """Remember and write down."""
         rows = [{"item": item.key, "what": what, **fact._asdict()} for what, fact in found.items()]
@@ -163,7 +168,12 @@ def choose_phone_items(evaluation: Evaluation) -> list[Item]:
     Raises:
         ConfigError: the manifest cannot be read.
     """
-    return _spread(evaluation, math.inf, evaluation.phone_utterances or None) if evaluation.phones else []
+    return choose_counted_items(evaluation) if evaluation.phones else []
+
+
+def choose_counted_items(evaluation: Evaluation) -> list[Item]:
+    """``phone_utterances`` of any length, whether or not there are phones; raises as ``choose_phone_items``."""
+    return _spread(evaluation, math.inf, evaluation.phone_utterances or None)
 
 
 def _spread(evaluation: Evaluation, longest: float, count: int | None) -> list[Item]:
@@ -258,8 +268,14 @@ def pair_fact(what: str, original: Audio, heard: Audio, tools: Tools) -> Fact:
     if kind == "voice_cosine":
         return _known(voice_cosine(tools.voice, original, heard))
     if kind == MELODY:
-        return Fact({name: [one.value, one.failure] for name, one in melody_scores(original, heard).items()})
+        return _several(melody_scores(original, heard))
+    if kind == PREDICTED:
+        return _several(dnsmos(heard))
     return _known(score(kind, original.samples, heard.samples, original.rate))
+
+
+def _several(scores: dict[str, Score]) -> Fact:
+    return Fact({name: [one.value, one.failure] for name, one in scores.items()})
 
 
 def _known(found: Score) -> Fact:

@@ -7,14 +7,13 @@ text has no rate and counts as failed.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable
 from typing import Protocol
 
 from speechtok.audio import Audio
 from speechtok.bench.metrics import Score
 from speechtok.errors import ConfigError
+from speechtok.guidance.writing import plain
 from speechtok.tokenizers.recognisers import PocketSphinx, Recogniser, TransformersRecogniser, pieces
 
 Normaliser = Callable[[str], str]
@@ -93,16 +92,6 @@ def load_judge(name: str) -> Judge:
 
         return closed_judge(*name.removeprefix(f"{POCKETSPHINX}:").rpartition(":")[::2])
     return PocketSphinxJudge() if name == POCKETSPHINX else TransformersJudge(name)
-
-
-def plain(text: str) -> str:
-    """Lower case, words of letters, digits and inner apostrophes, one space between; all else separates words.
-
-    Accents stay, curly apostrophes become straight ones. Numbers stay as they are written, so ``19`` and ``nineteen``
-    are different words: mind this where a judge writes digits and the reference does not.
-    """
-    text = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")
-    return " ".join(re.findall(r"[^\W_]+(?:'[^\W_]+)*", text))
 
 
 def whisper_english(text: str) -> str:

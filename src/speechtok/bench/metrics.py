@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import soxr
@@ -136,6 +137,27 @@ def mel_cepstra(log_mels: np.ndarray, count: int = MEL_CEPSTRA) -> np.ndarray:
     return 2 / bands * log_mels @ np.cos(angles).T
 
 
+def visqol(reference: np.ndarray, degraded: np.ndarray, rate: int) -> float:
+    """ViSQOL's speech mode (Chinen et al. 2020, package ``visqol-python``), MOS-LQO from 1 to 5; higher is better.
+
+    The similarities are mapped by ViSQOL's polynomial for speech, scaled to 5 for equal signals, whether or not the
+    runtime of its other mapper (a lattice network) is installed, so that machines agree.
+
+    Raises:
+        MetricError: signals that do not match, silence, too little speech, or the package is missing.
+    """
+    reference, degraded = _at_16k(*_pair(reference, degraded), rate)
+    _optional("visqol", extra="visqol")
+    _needs_sound("ViSQOL", reference, degraded)
+    try:
+        value = float(_visqol().measure_from_arrays(reference, degraded, RATE).moslqo)
+    except (IndexError, ValueError) as error:
+        raise MetricError("ViSQOL needs more speech: it found no patch to compare") from error
+    if not np.isfinite(value):
+        raise MetricError("ViSQOL found no finite similarity for this pair")
+    return value
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric as tables show it."""
@@ -161,6 +183,10 @@ METRICS = {
 }
 
 
+ASKED = {"visqol": Metric("visqol", "ViSQOL", visqol, digits=2)}
+"""Metrics that are measured only where they are asked for, because they are slow."""
+
+
 @dataclass(frozen=True)
 class Score:
     """What became of one metric on one pair: a value, or the reason why there is none."""
@@ -173,9 +199,9 @@ class Score:
 
 
 def score(metric: str, reference: np.ndarray, degraded: np.ndarray, rate: int) -> Score:
-    """The value of ``METRICS[metric]``, or its failure, never a default."""
+    """The value of a metric of ``METRICS`` or ``ASKED``, or its failure, never a default."""
     try:
-        return Score(metric, METRICS[metric].function(reference, degraded, rate))
+        return Score(metric, (METRICS | ASKED)[metric].function(reference, degraded, rate))
     except MetricError as error:
         return Score(metric, None, str(error))
 
@@ -220,6 +246,13 @@ def _optional(package: str, extra: str) -> ModuleType:
     except ImportError as error:
         command = f"pip install 'speechtok[{extra}]'"
         raise MetricError(f"the package {package} is not installed; run: {command}") from error
+
+
+@lru_cache(maxsize=1)
+def _visqol() -> Any:
+    api = importlib.import_module("visqol").VisqolApi()
+    api.create(mode="speech", use_lattice_model=False)
+    return api
 
 
 @lru_cache(maxsize=1)

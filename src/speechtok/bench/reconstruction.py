@@ -35,7 +35,10 @@ from speechtok.tokens import Tokens, nominal_bitrate
 from speechtok.train.data import Utterance, read_manifest
 
 FORMAT, VERSION = "speechtok.reconstruction", 1
-PACKAGES = ("torch", "numpy", "scipy", "soxr", "soundfile", "pesq", "pystoi", "transformers")
+PACKAGES = (
+    "torch", "numpy", "scipy", "soxr", "soundfile", "pesq", "pystoi", "transformers", "tokenizers", "visqol-python",
+    "speechmos", "onnxruntime",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

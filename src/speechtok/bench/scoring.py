@@ -8,7 +8,6 @@ it reads one JSON line and two float32 signals per pair, and answers one JSON li
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ import numpy as np
 
 from speechtok.bench.metrics import METRICS, MetricError, Score, score
 from speechtok.errors import ConfigError
+from speechtok.processes import child_environment
 
 Scores = dict[str, Score]
 
@@ -96,11 +96,6 @@ def score_row(scores: Scores) -> dict[str, float | dict[str, str] | None]:
     """Flat record of one pair: a value or None per metric, and why the missing ones are missing."""
     failures = {name: result.failure for name, result in scores.items() if result.failure is not None}
     return {name: result.value for name, result in scores.items()} | {"failures": failures}
-
-
-def child_environment() -> dict[str, str]:
-    """For a Python process that must find the same packages, however this one came to its path."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def _start() -> subprocess.Popen:

@@ -9,7 +9,10 @@ which gives one summary row per figure (``summary_row``) and leaves one row per 
 measured again; ``facts.Facts`` keeps such facts. It raises ``NotSupportedError`` where the whole task means nothing for
 a kind of tokenizer, and says so of a single figure with ``does_not_apply``. No number is ever made up.
 
-A module may also have ``MEASURES: dict[str, tables.Shown]``, which is how the report names its figures (and in which
+A module may also have ``prepare(tokenizer, speech, folder, options, share)``, which measures a share of what ``folder``
+lacks and concludes nothing: several processes then work at once (see ``suite.sharing``).
+
+It may have ``MEASURES: dict[str, tables.Shown]``, which is how the report names its figures (and in which
 order), ``HELP``, one sentence about the task, and ``COLUMNS = "role"`` where the roles and not the measures shall be
 the columns of its table. What a measure means stands in ``assets/measures.yaml``. Tasks are imported only when used.
 """
@@ -21,7 +24,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from speechtok.bench.statistics import Estimate, summarize
 from speechtok.errors import ConfigError, NotSupportedError
@@ -41,6 +44,8 @@ class Entry(NamedTuple):
     """Whether it is also asked about the recordings themselves, with None in the place of a tokenizer."""
     paired: bool = False
     """Whether its rows are compared between tokenizers, utterance by utterance."""
+    trains: bool = False
+    """Whether it needs the train split of a manifest, which may be another one than that of the recordings."""
 
 
 TASKS = {
@@ -48,15 +53,16 @@ TASKS = {
     "conversion": Entry("speechtok.bench.suite.conversion", paired=True),
     "codes": Entry("speechtok.bench.suite.codes"),
     "robustness": Entry("speechtok.bench.suite.robustness", paired=True),
+    "sequence": Entry("speechtok.bench.suite.sequence", trains=True),
     "cost": Entry("speechtok.bench.suite.cost"),
     "invariance": Entry("speechtok.bench.suite.invariance"),
-    "asr": Entry("speechtok.bench.probes.asr", paired=True),
-    "mutual_information": Entry("speechtok.bench.probes.mutual_information"),
-    "phones": Entry("speechtok.bench.probes.phones", paired=True),
-    "intent": Entry("speechtok.bench.probes.intent", paired=True),
-    "emotion": Entry("speechtok.bench.probes.emotion", paired=True),
-    "keyword": Entry("speechtok.bench.probes.keyword", paired=True),
-    "speaker": Entry("speechtok.bench.probes.speaker", paired=True),
+    "asr": Entry("speechtok.bench.probes.asr", paired=True, trains=True),
+    "mutual_information": Entry("speechtok.bench.probes.mutual_information", trains=True),
+    "phones": Entry("speechtok.bench.probes.phones", paired=True, trains=True),
+    "intent": Entry("speechtok.bench.probes.intent", paired=True, trains=True),
+    "emotion": Entry("speechtok.bench.probes.emotion", paired=True, trains=True),
+    "keyword": Entry("speechtok.bench.probes.keyword", paired=True, trains=True),
+    "speaker": Entry("speechtok.bench.probes.speaker", paired=True, trains=True),
 }
 BUNDLED = "bundled clips"
 """What the recordings are called where no manifest names any."""
@@ -64,6 +70,23 @@ ALL, FIRST = "all", "first"
 """Roles of figures about all levels of a tokenizer, and about its first one alone."""
 NOTHING = {"mean": None, "low": None, "high": None, "n": 0, "failed": 0, "reasons": {}}
 """An estimate where nothing was to be measured."""
+
+
+Job = TypeVar("Job")
+
+
+class Share(NamedTuple):
+    """Which part of the work is this process's; all of it by default."""
+
+    number: int = 0
+    of: int = 1
+
+    def take(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """Every ``of``-th job, from number ``number`` on."""
+        return jobs[self.number :: self.of]
+
+
+EVERYTHING = Share()
 
 
 @dataclass(frozen=True)
@@ -76,9 +99,14 @@ class Speech:
     items: tuple[Item, ...]
     """Those that are decoded, judged and disturbed."""
     phone_items: tuple[Item, ...] = ()
-    """Those whose codes are counted and held against phones; they are only encoded."""
+    """Those whose codes are counted and held against phones; they are only encoded. Empty where they are ``items``."""
     phones: Path | None = None
     """``phones.tsv`` of ``speechtok align``."""
+
+    @property
+    def counted(self) -> tuple[Item, ...]:
+        """Those whose codes are counted."""
+        return self.phone_items or self.items
 
     @property
     def manifest(self) -> Path:
@@ -105,6 +133,14 @@ class Options:
     normaliser: str = "plain"
     voice: str | None = "resemblyzer"
     """A speaker network, see ``voice.load_encoder``; None measures no voices."""
+    asked: tuple[str, ...] = ()
+    """Further metrics, of ``metrics.ASKED``."""
+    predictors: tuple[str, ...] = ()
+    """Of ``predictors.PREDICTORS``."""
+    probe: tuple[str, ...] = ()
+    """Changes of the probes' recipes, ``name=value``, or ``task.name=value`` for one task."""
+    probe_levels: tuple[int, ...] = (1, 0)
+    """Numbers of levels that probes read, as far as there are; 0 is all."""
     seed: int = 0
     device: str = "cpu"
     model: str | None = None
@@ -152,6 +188,16 @@ def load_task(name: str) -> Any:
     if name not in TASKS:
         raise ConfigError(f"no task {name!r}; there are {', '.join(TASKS)}")
     return importlib.import_module(TASKS[name].module)
+
+
+def overrides_of(task: str, options: Options) -> list[str]:
+    """The settings among ``options.probe`` that are about this task, in their order, without its name."""
+    heads = [text.partition(".")[0] for text in options.probe]
+    return [
+        text.removeprefix(f"{task}.")
+        for text, head in zip(options.probe, heads, strict=True)
+        if head not in TASKS or head == task
+    ]
 
 
 def level_role(levels: int, all_levels: int) -> str:

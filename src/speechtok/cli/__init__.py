@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from speechtok.cli import (
+    adapt,
     align,
     bench,
     choose,
@@ -17,11 +18,16 @@ from speechtok.cli import (
     decode,
     demo,
     encode,
+    export,
+    export_corpus,
     features,
     info,
     layout,
     models,
+    speak,
+    tokenize,
     train,
+    transcribe,
     vc,
     verify,
 )
@@ -35,11 +41,17 @@ COMMANDS = {
     "verify": verify,
     "demo": demo,
     "convert": convert,
+    "tokenize": tokenize,
+    "export": export,
+    "export-corpus": export_corpus,
     "train": train,
     "align": align,
     "features": features,
     "layout": layout,
     "vc": vc,
+    "transcribe": transcribe,
+    "speak": speak,
+    "adapt": adapt,
     "choose": choose,
     "bench": bench,
 }

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,16 +32,26 @@ class Plan(NamedTuple):
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """``--model`` and ``--device``."""
+    """``--model``, ``--device`` and ``--precision``."""
     parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
+    add_machine_options(parser)
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """``--device`` and ``--precision``, for commands that name the model in another way."""
     parser.add_argument("--device", default="cpu", help="where the model runs, such as cuda (default: cpu)")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16", "auto"), default="fp32",
+        help="bf16 is faster and changes about one code in a hundred of level one; auto takes it where the machine"
+        " multiplies matrices in it and the model can (default: fp32)",
+    )  # fmt: skip
 
 
-def add_file_options(parser: argparse.ArgumentParser) -> None:
-    """Inputs, ``-o`` and ``--json``."""
+def add_file_options(parser: argparse.ArgumentParser, output: bool = True) -> None:
+    """Inputs, ``-o``, which ``output`` makes a duty, and ``--json``."""
     parser.add_argument("files", nargs="+", metavar="FILE", type=Path)
     parser.add_argument(
-        "-o", "--output", required=True, metavar="OUT", help="file, or folder where there are several inputs"
+        "-o", "--output", required=output, metavar="OUT", help="file, or folder where there are several inputs"
     )
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
 
@@ -81,6 +90,26 @@ def refuse_inputs(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
             raise OutputError(f"{out} is also an input; choose another output")
 
 
+def refuse_audio_names(outputs: Iterable[Path]) -> None:
+    """Raise OutputError where tokens would be written under the name of an audio file."""
+    for out in outputs:
+        if out.suffix.lower().removeprefix(".") in AUDIO_KINDS:
+            raise OutputError(f"{out}: is a name for audio, and tokens are none; end it in {TOKEN_SUFFIX}")
+
+
+def require_output(args: argparse.Namespace) -> None:
+    """Raise OutputError unless ``-o`` was given."""
+    if args.output is None:
+        raise OutputError("nothing says where the outputs go; name a file or a folder with -o")
+
+
+def require_audio_output(out: Path, inputs: Sequence[Path]) -> None:
+    """Raise OutputError unless ``out`` is named as an audio file is, and none of ``inputs``."""
+    if out.suffix.lower().lstrip(".") not in AUDIO_KINDS:
+        raise OutputError(f"{out}: end the name in .{', .'.join(AUDIO_KINDS)}")
+    refuse_inputs(inputs, [out])
+
+
 def run_all(plan: Plan, work: Callable[[Path, Path], dict[str, Any]], as_json: bool) -> int:
     """Do ``work`` on every pair; a bad file is reported in one line and the others go on.
 
@@ -90,20 +119,38 @@ def run_all(plan: Plan, work: Callable[[Path, Path], dict[str, Any]], as_json: b
     Raises:
         OutputError: the folder cannot be made.
     """
-    from tqdm import tqdm
-
     if plan.folder is not None:
         make_folder(plan.folder)
-    pairs, rows, failed = plan.pairs, [], 0
-    with tqdm(total=len(pairs), unit="file", disable=len(pairs) == 1 or not sys.stderr.isatty()) as bar:
-        for path, out in pairs:
+    return run_each(plan.pairs, lambda path, out: {"output": str(out), **work(path, out)}, _sentence, as_json)
+
+
+def run_each(
+    jobs: Sequence[tuple[Path, ...]],
+    work: Callable[..., dict[str, Any]],
+    sentence: Callable[[dict[str, Any]], str],
+    as_json: bool,
+) -> int:
+    """Do ``work`` on every job, whose first file is the input, and say what came of it.
+
+    Args:
+        sentence: of a row of ``work``, to which ``input`` is added.
+
+    Returns:
+        0, or 2 where any input failed; it is reported in one line and the others go on.
+    """
+    from tqdm import tqdm
+
+    rows, failed = [], 0
+    with tqdm(total=len(jobs), unit="file", disable=len(jobs) == 1 or not sys.stderr.isatty()) as bar:
+        for job in jobs:
+            path = job[0]
             try:
-                row = {"input": str(path), "output": str(out), **work(path, out)}
+                row = {"input": str(path), **work(*job)}
                 if not as_json:
-                    bar.write(_sentence(row), file=sys.stdout)
+                    bar.write(sentence(row), file=sys.stdout)
             except SpeechtokError as error:
                 failed += 1
-                named = str(path) in str(error) or str(out) in str(error)
+                named = any(str(one) in str(error) for one in job)
                 message = str(error) if named else f"{path}: {error}"
                 row = {"input": str(path), "error": message}
                 bar.write(f"speechtok: error: {message}", file=sys.stderr)
@@ -111,34 +158,35 @@ def run_all(plan: Plan, work: Callable[[Path, Path], dict[str, Any]], as_json: b
             bar.update()
     if as_json:
         print_json(rows)
-    if failed and len(pairs) > 1:
-        print(f"speechtok: {failed} of {len(pairs)} files failed", file=sys.stderr)
+    if failed and len(jobs) > 1:
+        print(f"speechtok: {failed} of {len(jobs)} files failed", file=sys.stderr)
     return 2 if failed else 0
 
 
 def read_audio(path: Path) -> Audio:
-    """``speechtok.read`` without what decoders written in C put on standard error (mpg123 on a damaged MP3).
-
-    What is wrong is said by the error or warning that follows, in one line.
-    """
+    """``speechtok.read`` without what decoders written in C put on standard error."""
     from speechtok.audio import read
 
-    with warnings.catch_warnings(record=True) as caught, _native_notes_silenced():
-        audio = read(path)
-    for warning in caught:
-        warnings.warn(warning.message, stacklevel=2)
-    return audio
+    with native_notes_silenced():
+        return read(path)
 
 
 @contextmanager
-def _native_notes_silenced() -> Iterator[None]:
-    """File descriptor 2 leads nowhere meanwhile; Python's own messages must wait outside."""
-    sys.stderr.flush()
+def native_notes_silenced() -> Iterator[None]:
+    """File descriptor 2 leads nowhere meanwhile, where decoders written in C talk (mpg123 on a damaged MP3).
+
+    What is wrong is said by an error or a warning in one line. What Python says takes a way of its own.
+    """
+    said = sys.stderr
+    said.flush()
     try:
         kept = os.dup(2)
     except OSError:  # started without a standard error: nothing to silence
         yield
         return
+    own = _is_standard_error(said)
+    if own:
+        sys.stderr = os.fdopen(os.dup(kept), "w", buffering=1, encoding=said.encoding, errors="backslashreplace")
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
@@ -146,6 +194,16 @@ def _native_notes_silenced() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+        if own:
+            sys.stderr.close()
+            sys.stderr = said
+
+
+def _is_standard_error(stream: Any) -> bool:
+    try:
+        return stream.fileno() == 2
+    except (AttributeError, OSError, ValueError):  # something in its place, without a descriptor
+        return False
 
 
 def print_json(value: Any) -> None:

@@ -6,9 +6,18 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechtok.cli.common import AUDIO_KINDS, add_file_options, add_model_options, plan_outputs, read_audio, run_all
+from speechtok.cli import live
+from speechtok.cli.common import (
+    AUDIO_KINDS,
+    add_file_options,
+    add_model_options,
+    plan_outputs,
+    read_audio,
+    require_output,
+    run_all,
+)
 from speechtok.cli.encode import SHOWN
-from speechtok.errors import OutputError, TokenError
+from speechtok.errors import ConfigError, OutputError, TokenError
 
 if TYPE_CHECKING:
     from speechtok.audio import Audio
@@ -23,7 +32,11 @@ NOTE = "Example: speechtok decode tokens/a.tokens.safetensors -o a.wav"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_file_options(parser)
+    add_file_options(parser, output=False)
+    parser.add_argument(
+        "--stream", action="store_true",
+        help="with - for FILE: JSON lines from standard input to 16-bit samples, as they come (or to the file of -o)",
+    )  # fmt: skip
     add_model_options(parser)
     parser.add_argument(
         "--format", default="wav", choices=(*AUDIO_KINDS, TEXT),
@@ -39,18 +52,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Decode every file."""
+    """Decode every file, or what standard input brings."""
+    if live.STANDARD in args.files:
+        return live.decode(args)
+    if args.stream:
+        raise ConfigError("--stream is for standard input; give - as the only FILE")
+    require_output(args)
     plan = plan_outputs(args.files, args.output, f".{args.format}")
-    tokenizer = args.load(args.model, device=args.device)
+    tokenizer = args.load(args.model, device=args.device, precision=args.precision)
     tokenizer.show_progress = True
     if args.voice is not None:
         tokenizer = tokenizer.with_voice(read_audio(args.voice))
 
     from speechtok.anytokens import load_tokens
+    from speechtok.tokens import Tokens
 
     def work(path: Path, out: Path) -> dict[str, Any]:
         tokens = _chosen(load_tokens(path), args)
-        _write(out, tokenizer.decode(tokens), tokens.tokenizer)
+        if isinstance(tokens, Tokens):
+            tokenizer.decode_file(tokens, out)
+        else:
+            _write(out, tokenizer.decode(tokens), tokens.tokenizer)
         facts = tokens.describe()
         return {key: facts[key] for key in (*SHOWN, "sample_rate") if key in facts}
 

@@ -9,10 +9,14 @@ from pathlib import Path
 HELP = "train a model from a recipe"
 NOTE = "Example: speechtok train codec recipe.yaml out=runs/mine steps=1000; out= names the folder of the run."
 KINDS = {
+    "asr": "speechtok.train.asr",
     "codec": "speechtok.train.codec",
+    "s2a": "speechtok.train.s2a",
+    "chain": "speechtok.train.chain",
     "speaker": "speechtok.train.speaker",
     "ssl": "speechtok.train.ssl",
     "phones": "speechtok.train.phones",
+    "t2s": "speechtok.train.t2s",
     "units": "speechtok.train.units",
     "vocoder": "speechtok.train.vocoder",
 }

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
-from speechtok.cli.common import AUDIO_KINDS, add_model_options, print_fields, print_json, read_audio
-from speechtok.errors import OutputError
+from speechtok.cli.common import add_model_options, print_fields, print_json, read_audio, require_audio_output
 
 HELP = "say what one recording says in the voice of another"
 NOTE = "Example: speechtok vc source.wav --voice reference.wav -o converted.wav --levels 2:4"
@@ -29,14 +27,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert one file."""
-    _check_output(args.output, (args.source, args.voice))
+    require_audio_output(args.output, (args.source, args.voice))
 
     from speechtok.audio import write
     from speechtok.tokenizers.conversion import checked_levels, convert_voice, levels_text, parse_levels
 
     wanted = parse_levels(args.levels) if args.levels is not None else None
     source, reference = read_audio(args.source), read_audio(args.voice)
-    tokenizer = args.load(args.model, device=args.device)
+    tokenizer = args.load(args.model, device=args.device, precision=args.precision)
     levels = wanted if tokenizer.voices else checked_levels(tokenizer, wanted)
     converted = convert_voice(tokenizer, source, reference, levels)
     write(args.output, converted)
@@ -54,10 +52,3 @@ def run(args: argparse.Namespace) -> int:
     }
     print_json(fields) if args.json else print_fields(fields)
     return 0
-
-
-def _check_output(out: Path, inputs: tuple[Path, ...]) -> None:
-    if out.suffix.lower().lstrip(".") not in AUDIO_KINDS:
-        raise OutputError(f"{out}: end the name in .{', .'.join(AUDIO_KINDS)}")
-    if os.path.realpath(out) in {os.path.realpath(path) for path in inputs}:
-        raise OutputError(f"{out} is also an input; choose another output")

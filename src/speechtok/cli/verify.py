@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from speechtok.cli.common import MODEL_HELP, print_json, print_table, read_audio
+from speechtok.cli.common import MODEL_HELP, add_machine_options, print_json, print_table, read_audio
 
 HELP = "check that a model keeps the promises of the tokenizer contract"
 NOTE = "Exit code 1 where a promise is broken."
@@ -15,7 +15,7 @@ VERDICT = {True: "ok", False: "BROKEN", None: "measured"}
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
-    parser.add_argument("--device", default="cpu", help="where the model runs, such as cuda (default: cpu)")
+    add_machine_options(parser)
     parser.add_argument(
         "--audio",
         nargs="+",
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from speechtok.verify import verify
 
     audios = [read_audio(path) for path in args.audio]
-    tokenizer = args.load(args.model, device=args.device)
+    tokenizer = args.load(args.model, device=args.device, precision=args.precision)
     checks = verify(tokenizer, audios or None)
     broken = sum(check.passed is False for check in checks)
     if args.json:

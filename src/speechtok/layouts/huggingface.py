@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from speechtok.checks import whole
-from speechtok.errors import ConfigError, OutputError, TokenError, TokenFileError
-from speechtok.files import StrPath, make_folder
+from speechtok.errors import ConfigError, TokenError, TokenFileError
+from speechtok.files import StrPath, atomic_folder
 from speechtok.layouts.arrays import TokenArrays, write_arrays
 from speechtok.layouts.base import Layout
 from speechtok.layouts.jsonfile import read_json, require_format
@@ -69,20 +67,11 @@ def write_dataset(
     """
     folder = Path(folder)
     _library("datasets")
-    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{folder}: exists and is no empty folder; choose another place")
-    make_folder(folder.parent)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder.parent) as scratch:
-            arrays = write_arrays(Path(scratch) / "all.bin", layout, utterances, bos=bos, eos=eos)
-            made = Path(scratch) / "made"
-            to_dataset(arrays).save_to_disk(str(made))
-            values = {"format": FORMAT, "version": VERSION, **layout_to_dict(layout)}
-            (made / LAYOUT_FILE).write_text(json.dumps(values, ensure_ascii=False) + "\n", encoding="utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(made, folder)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}; choose another place") from error
+    with atomic_folder(folder) as made, tempfile.TemporaryDirectory(dir=made.parent) as scratch:
+        arrays = write_arrays(Path(scratch) / "all.bin", layout, utterances, bos=bos, eos=eos)
+        to_dataset(arrays).save_to_disk(str(made))
+        values = {"format": FORMAT, "version": VERSION, **layout_to_dict(layout)}
+        (made / LAYOUT_FILE).write_text(json.dumps(values, ensure_ascii=False) + "\n", encoding="utf-8")
     return read_dataset(folder)[0]
 
 

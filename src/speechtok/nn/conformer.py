@@ -1,4 +1,4 @@
-"""Conformer blocks (Gulati et al. 2020) with relative positions, and attention to a prompt that has no positions.
+"""Conformer blocks (Gulati et al. 2020) with relative or rotary positions, and attention to a prompt without any.
 
 The attention to a prompt is that of CTX-vec2wav (Du et al. 2024, "UniCATS"): frames of a reference are keys and values
 without any position, so that it matters what was heard in them and not in which order.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from speechtok.config import require_whole
 from speechtok.errors import ConfigError
+from speechtok.nn.sequence import rotate
 
 
 @dataclass
@@ -30,6 +32,9 @@ class ConformerConfig:
     kernel: int = 31
     """Frames that the depth-wise convolution sees."""
     dropout: float = 0.2
+    positions: Literal["relative", "rotary"] = "relative"
+    """How attention knows how far apart frames are: learned weights of their distance (Transformer-XL), or rotation by
+    their place (Su et al. 2021), which needs no scores of its own and is faster."""
 
     def __post_init__(self) -> None:
         sizes = ("width", "heads", "blocks", "feed_forward", "feed_forward_kernel", "kernel")
@@ -85,7 +90,8 @@ class Heads(nn.Module):
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Of split ``query[B, H, N, d]`` to ``key``, ``value`` ``[B, H, M, d]``; ``bias`` is added to the scores."""
+        """Of split ``query[B, H, N, d]`` to ``key``, ``value`` ``[B, H, M, d]``; ``bias`` is added to the scores,
+        or says which of them count."""
         dropped = self.dropout if self.training else 0.0
         heard = F.scaled_dot_product_attention(query, key, value, bias, dropped)
         return F.dropout(self.out(heard.transpose(1, 2).flatten(2)), self.dropout, self.training)
@@ -109,6 +115,20 @@ class RelativeAttention(Heads):
         if mask is not None:
             bias = bias.masked_fill(~mask[:, None, None], torch.finfo(bias.dtype).min)
         return self.attend(query + self.content_bias, key, value, bias.to(query.dtype))
+
+
+class RotaryAttention(Heads):
+    """Self-attention of ``x[B, N, C]`` whose queries and keys are turned by their places (Su et al. 2021)."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``mask[B, N]`` is False on padding, which nobody hears then."""
+        x = self.norm(x)
+        query, key, value = (self.split(part(x)) for part in (self.query, self.key, self.value))
+        return self.attend(rotate(query), rotate(key), value, None if mask is None else mask[:, None, None])
+
+
+ATTENTIONS = {"relative": RelativeAttention, "rotary": RotaryAttention}
+"""By ``ConformerConfig.positions``."""
 
 
 class PromptAttention(Heads):
@@ -149,7 +169,7 @@ class ConformerBlock(nn.Module):
     def __init__(self, config: ConformerConfig, prompt: int = 0):
         super().__init__()
         self.before, self.after = FeedForward(config), FeedForward(config)
-        self.attention, self.convolution = RelativeAttention(config), Convolution(config)
+        self.attention, self.convolution = ATTENTIONS[config.positions](config), Convolution(config)
         self.prompted = PromptAttention(config, prompt) if prompt else None
         self.norm = nn.LayerNorm(config.width)
 

@@ -81,7 +81,10 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         y = x if mask is None else x * mask  # frames past the end are silence to their neighbours
-        y = self.depthwise(F.pad(y.transpose(1, 2), self.padding)).transpose(1, 2)
+        return self.mixed(x, self.depthwise(F.pad(y.transpose(1, 2), self.padding)).transpose(1, 2))
+
+    def mixed(self, x: Tensor, y: Tensor) -> Tensor:
+        """What follows the convolution, whose input was ``x[B, N, C]`` and whose output is ``y[B, N, C]``."""
         return x + self.gamma * self.down(F.gelu(self.up(self.norm(y))))
 
 
@@ -132,8 +135,12 @@ class LogSpectrum(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         """``wave[B, N * hop] -> features[B, N, stack * bins]``."""
-        logs = torch.log(self.spectrum.analyse(wave).abs() + self.floor) * self.weight
-        return logs.reshape(wave.shape[0], -1, self.size)
+        return self.of(self.spectrum.analyse(wave))
+
+    def of(self, spectrum: Tensor) -> Tensor:
+        """``complex spectrum[B, M, bins] -> features[B, M / stack, stack * bins]``."""
+        logs = torch.log(spectrum.abs() + self.floor) * self.weight
+        return logs.reshape(spectrum.shape[0], -1, self.size)
 
     def magnitude(self, features: Tensor) -> Tensor:
         """Inverse of the logarithm, ``[B, N, stack * bins] -> [B, M, bins]``; below the floor lies silence."""
@@ -169,7 +176,10 @@ class FrameEncoder(nn.Module):
         """Encode; ``lengths[B]`` in samples says where each padded signal of a batch ends."""
         features = self.features(F.pad(wave, (0, -wave.shape[1] % self.config.hop)))
         mask = frame_mask(lengths, self.config.hop, features.shape[1])
-        hidden = self.trunk.hidden(features, mask)
+        return self.latent(features, self.trunk.hidden(features, mask))
+
+    def latent(self, features: Tensor, hidden: Tensor) -> Tensor:
+        """``features[B, N, stack * bins]`` and what the trunk makes of them, ``hidden[B, N, width]``, to the latent."""
         latent = self.linear(features) + self.trunk.outputs(hidden)
         return latent if self.own is None else torch.cat([self.own(hidden), latent], 2)
 
@@ -197,7 +207,11 @@ class FrameDecoder(nn.Module):
 
     def predict(self, latent: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Features ``[B, N, stack * bins]`` (see :class:`LogSpectrum`) and complex ``[B, M, bins]`` with the phases."""
-        out = self.trunk(latent, frame_mask(lengths, 1, latent.shape[1])).to(latent.dtype)  # autocast may have cut it
+        return self.predicted(latent, self.trunk(latent, frame_mask(lengths, 1, latent.shape[1])))
+
+    def predicted(self, latent: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``predict`` gives, from ``latent`` and the trunk's answer ``out[B, N, 3 * stack * bins]``."""
+        out = out.to(latent.dtype)  # autocast may have cut it
         residual, real, imaginary = out.split(self.features.size, dim=2)
         shape = (latent.shape[0], -1, self.features.spectrum.bins)
         return self.linear(latent) + residual, torch.complex(real.reshape(shape), imaginary.reshape(shape))

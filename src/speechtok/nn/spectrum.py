@@ -40,8 +40,11 @@ class Spectrum(nn.Module):
 
     def analyse(self, wave: Tensor) -> Tensor:
         """``wave[B, M * hop] -> complex spectrum[B, M, bins]``."""
-        frames = F.pad(wave, self.padding).unfold(1, self.n_fft, self.hop)
-        return torch.fft.rfft(frames * self.window)
+        return self.windowed(F.pad(wave, self.padding))
+
+    def windowed(self, wave: Tensor) -> Tensor:
+        """``wave[B, T] -> complex spectrum[B, M, bins]`` of the M windows that lie in it."""
+        return torch.fft.rfft(wave.unfold(1, self.n_fft, self.hop) * self.window)
 
     def synthesise(self, spectrum: Tensor, mask: Tensor | None = None, envelope: Tensor | None = None) -> Tensor:
         """``complex spectrum[B, M, bins] -> wave[B, M * hop]``; frames outside ``mask[B, M]`` do not exist.
@@ -62,14 +65,18 @@ class Spectrum(nn.Module):
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """``frames[B, M, n_fft] -> [B, M * hop]``, padding cut off."""
+        left = self.padding[0]
+        return self.overlapped(frames)[:, left : left + frames.shape[1] * self.hop]
+
+    def overlapped(self, frames: Tensor) -> Tensor:
+        """Sum of ``frames[B, M, n_fft]`` at their places, ``[B, (M - 1) * hop + n_fft]``."""
         batch, count, _ = frames.shape
         parts = self.n_fft // self.hop
         pieces = frames.reshape(batch, count, parts, self.hop)
         total = frames.new_zeros(batch, count + parts - 1, self.hop)
         for i in range(parts):
             total[:, i : i + count] += pieces[:, :, i]
-        left = self.padding[0]
-        return total.reshape(batch, -1)[:, left : left + count * self.hop]
+        return total.reshape(batch, -1)
 
 
 def make_consistent(

@@ -8,14 +8,15 @@ from typing import Any
 
 import yaml
 
+from speechtok.bench.bitrates import row_bitrate
 from speechtok.bench.facts import ORIGINAL
 from speechtok.bench.tables import Shown
 from speechtok.bench.tasks import load_task
 from speechtok.report.charts import Point, Series, legend, rate_chart
 from speechtok.report.page import DASH, Html, facts, page, section, table, tag
 from speechtok.report.pictures import data_uri
+from speechtok.report.studies import study_parts
 from speechtok.report.tables import shown_measure, task_table
-from speechtok.tokens import nominal_bitrate
 
 ASSETS = Path(__file__).parents[1] / "assets"
 RATED = "reconstruction"
@@ -35,11 +36,12 @@ def benchmark_page(document: Document, audio: Path) -> str:
 
     Args:
         document: what ``summary.json`` holds.
-        audio: folder of the files that its examples name.
+        audio: folder of the files that its examples name; studies are shown where they lie beside it.
     """
     sections = {
         "tokenizers": ("Tokenizers", section("tokenizers", "Tokenizers", _tokenizers(document))),
         **{name: (_title(name), one) for name, one in _tasks(document)},
+        **_studies(document, audio.parent / "studies"),
         "listen": ("Listen", section("listen", "Listen", *_examples(document, audio), lead=_LISTEN)),
         "missing": ("Missing", section("missing", "What was not measured, and why", *_missing(document))),
         "published": ("Published", section("published", "Published numbers", _published(), lead=_PUBLISHED)),
@@ -47,11 +49,12 @@ def benchmark_page(document: Document, audio: Path) -> str:
     }
     navigation = {name: title for name, (title, _) in sections.items()}
     bodies = [body for _, body in sections.values()]
-    scripts = ("script.js", "sort.js")
+    scripts = ("script.js", "sort.js", "legend.js")
     return page("speechtok bench", _header(document), navigation, bodies, FOOTER, scripts)
 
 
 _LISTEN = "The same recordings from every tokenizer: its first level alone, and all its levels."
+_STUDIES = "Single questions to the figures above; tables with every number are in studies.md and studies.json."
 _PUBLISHED = (
     "These numbers are not ours. They were made with other speech, judges and speaker networks, stand here for their"
     " order alone, and are never part of the tables above."
@@ -145,22 +148,14 @@ def _charts(document: Document, rows: Sequence[Document], measures: Mapping[str,
 
 def _points(document: Document, rows: Sequence[Document], name: str, measure: str) -> Iterator[Point]:
     found = [row for row in rows if row["tokenizer"] == name and row["measure"] == measure and row["mean"] is not None]
-    rated = [(_bitrate(document, row), row) for row in found]
+    rated = [(row_bitrate(document, row), row) for row in found]
     for bitrate, row in sorted(((rate, row) for rate, row in rated if rate), key=lambda pair: pair[0]):
         yield Point(bitrate, row["mean"], row["low"], row["high"], row["role"])
 
 
-def _bitrate(document: Document, row: Document) -> float | None:
-    """Bit/s of a row's levels; of text, what was measured."""
-    about = next(one for one in document["tokenizers"] if one["name"] == row["tokenizer"])
-    if row["levels"]:
-        return nominal_bitrate(about["frame_rate"], about["codebook_sizes"][: row["levels"]])
-    measured = [
-        one["mean"]
-        for one in document["summary"]
-        if (one["tokenizer"], one["measure"]) == (about["name"], "nominal_bitrate") and one["mean"]
-    ]
-    return about["bitrate"] or (measured[0] if measured else None)
+def _studies(document: Document, folder: Path) -> dict[str, tuple[str, Html]]:
+    parts = list(study_parts(document, folder))
+    return {"studies": ("Studies", section("studies", "Studies", *parts, lead=_STUDIES))} if parts else {}
 
 
 def _examples(document: Document, audio: Path) -> Iterator[Html]:
@@ -256,6 +251,8 @@ def _title(task: str) -> str:
 
 
 def _setting(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {one}" for name, one in value.items()) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else "none" if value is None else str(value)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from speechtok.bench.tables import Shown
 from speechtok.bench.tasks import ALL
-from speechtok.report.page import DASH, Html, table, tag
+from speechtok.report.page import DASH, Html, table, tag, text
 
 Row = Mapping[str, Any]
 
@@ -30,7 +30,7 @@ def task_table(rows: Sequence[Row], module: ModuleType, differences: bool = Fals
     named = any(line != ALL for _, line in layout.lines)
     heads = ["Tokenizer", *(["Levels"] if named else []), *(_heading(key, one) for key, one in layout.columns.items())]
     body = [
-        [name, *([line] if named else [])]
+        [_name(name, line) if named else name, *([line] if named else [])]
         + [estimate_cell(cells.get(((name, line), key)), shown, differences) for key, shown in layout.columns.items()]
         for name, line in layout.lines
     ]
@@ -69,6 +69,11 @@ def _layout(rows: Sequence[Row], measures: Mapping[str, Shown], by_role: bool) -
         known = [key for name in order for key in found if key[0] == name]
         found = dict.fromkeys([*known, *found])
     return Layout(lines, {key: shown_measure(key[0], measures) for key in found})
+
+
+def _name(name: str, line: str) -> Html:
+    """The first cell of a line, which stays in view when the second has been scrolled away."""
+    return Html(f"{text(name)}{tag('small', f' {line}')}")
 
 
 def _line(row: Row, by_role: bool) -> tuple[str, str]:

@@ -12,15 +12,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from speechtok.audio import Audio
-from speechtok.errors import AudioError, ConfigError, NotSupportedError, SpeechtokError, TokenError
+from speechtok.audio import Audio, read, write
+from speechtok.errors import AudioError, ConfigError, NotSupportedError, TokenError
+from speechtok.files import StrPath
 from speechtok.tokenfile import TokenValue
 from speechtok.tokens import Tokens, nominal_bitrate
 
+if TYPE_CHECKING:
+    from speechtok.tokenizers.streaming import CodecStream
+
+LOOKS_AHEAD = "is not causal, each frame needs audio from after it"
 
 class Tokenizer(ABC):
     """Speech to codes ``[Q, N]`` (0 is the coarsest level) and back. Subclasses fill the attributes below."""
@@ -43,6 +48,8 @@ class Tokenizer(ABC):
     note: str = ""
     """What a user of this very model must know."""
     causal: bool = False
+    precision: str = "fp32"
+    """Of the arithmetic: ``fp32`` or ``bf16``. Both give tokens of one fingerprint."""
     voices: bool = False
     """Whether ``with_voice`` makes it speak in another one."""
     show_progress: bool = False
@@ -165,17 +172,38 @@ class Tokenizer(ABC):
             f"{self.name} cannot be given a voice; take a tokenizer whose tokens leave the voice out, or mix levels"
         )
 
-    def stream(self) -> NoReturn:
-        """Encode while the audio arrives. Not available yet for any tokenizer.
+    def encode_file(self, path: StrPath, levels: int | None = None) -> Tokens:
+        """``encode(read(path), levels)``. Codecs do it in memory that does not grow with the recording.
 
         Raises:
-            SpeechtokError: always; the message says what stands in the way.
+            AudioError: as ``audio.read``.
+            ConfigError: as ``encode``.
         """
-        if not self.causal:
-            raise SpeechtokError(
-                f"{self.name} cannot stream: it is not causal, each frame needs audio from after it; encode whole files"
-            )
-        raise SpeechtokError(f"{self.name} is causal, but speechtok has no streaming yet; encode whole files")
+        return self.encode(read(path), levels)
+
+    def decode_file(self, tokens: Tokens, path: StrPath) -> None:
+        """``write(path, decode(tokens))``. Codecs do it in memory that does not grow with the recording.
+
+        Raises:
+            TokenError, ConfigError: as ``decode``.
+            OutputError: as ``audio.write``.
+        """
+        write(path, self.decode(tokens))
+
+    def stream(self, rate: int | None = None, levels: int | None = None, frames: int = 1) -> CodecStream:
+        """Encode while the audio arrives, and decode while the codes arrive: ``with tokenizer.stream() as s: ...``.
+
+        Args:
+            rate: of the audio in Hz; it is resampled as it comes where it is not ``sample_rate``.
+            levels: as for ``encode``.
+            frames: how many are computed at a time. More are faster for each of them, and come later.
+
+        Raises:
+            NotSupportedError: this tokenizer cannot; the message says what stands in the way.
+            AudioError, ConfigError: no such rate, number of levels or of frames.
+        """
+        why = "is causal, but speechtok does not know its layers" if self.causal else LOOKS_AHEAD
+        raise NotSupportedError(f"{self.name} cannot stream: it {why}; encode whole files")
 
     def describe(self) -> dict[str, Any]:
         """Everything above as plain types, ready for JSON."""

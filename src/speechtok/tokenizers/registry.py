@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechtok.errors import CheckpointError
+from speechtok.errors import CheckpointError, ConfigError
 from speechtok.hub import fetch
 from speechtok.tokenizers.card import read_card
 from speechtok.tokenizers.folder import CARRIED, VOCODER, ModelFolder, load_folder, read_folder
@@ -47,7 +47,9 @@ def models() -> list[ModelEntry]:
     return [_bundled_entry(folder) for folder in _bundled_folders()] + [model.entry for model in HUB.values()]
 
 
-def load(name: str | Path | Sequence[str | Path] | None = None, device: str = "cpu") -> Tokenizer:
+def load(
+    name: str | Path | Sequence[str | Path] | None = None, device: str = "cpu", precision: str = "fp32"
+) -> Tokenizer:
     """Tokenizer by name or place, ready to use.
 
     Args:
@@ -56,18 +58,22 @@ def load(name: str | Path | Sequence[str | Path] | None = None, device: str = "c
             of official files (configuration and weights, in any order); a Hub id ``org/name`` or
             ``org/name/subfolder``, fetched once and cached.
         device: where the model runs, such as ``cuda``.
+        precision: ``fp32``, ``bf16`` (codecs of ours), or ``auto``: bf16 where the model has it and the device
+            multiplies matrices in it.
 
     Raises:
         CheckpointError: no such model, it is damaged, or it cannot be fetched.
-        ConfigError: the device cannot be used.
+        ConfigError: the device cannot be used, or the model has no such precision.
     """
     label, files = _find(DEFAULT if name is None else name)  # first: a wrong name need not wait for torch
 
     folder = read_folder(files[0], label)
     if folder is not None:
+        require_fp32(precision, label)
         return load_folder(folder, device)
     unstated = HUB[label].entry.licence_weights if label in HUB else "not stated"
     if _is_transformers(files[0]):
+        require_fp32(precision, label)
         from speechtok.tokenizers.adapters.load import load_transformers
 
         return load_transformers(*files, label, licence=unstated, device=device)
@@ -87,7 +93,14 @@ def load(name: str | Path | Sequence[str | Path] | None = None, device: str = "c
         licence=card.licence_weights or unstated,
         note=card.note,
         device=device,
+        precision=precision,
     )
+
+
+def require_fp32(precision: str, name: str) -> None:
+    """Raise ConfigError where ``precision`` asks a model that computes in float32 alone for something else."""
+    if precision not in ("fp32", "auto"):
+        raise ConfigError(f"{name} has no precision {precision!r}, it computes in fp32; use --precision fp32 or auto")
 
 
 def _find(name: str | Path | Sequence[str | Path]) -> tuple[str, Files]:

@@ -15,9 +15,11 @@ import torch
 
 from speechtok.audio import Audio
 from speechtok.errors import NotSupportedError, TokenError
+from speechtok.files import StrPath
 from speechtok.nn.pooling import sums
+from speechtok.recording import Recording
 from speechtok.tokenizers.chunking import Window
-from speechtok.tokenizers.codec import CodecTokenizer
+from speechtok.tokenizers.codec import CodecTokenizer, Sound
 from speechtok.tokens import Tokens
 
 
@@ -41,10 +43,24 @@ class TimbreTokenizer(CodecTokenizer):
         tokens = super().encode_batch(audios, exact, batch_size, levels)
         return tokens if exact else [self.with_timbre(*pair) for pair in zip(tokens, audios, strict=True)]
 
-    @torch.inference_mode()
+    def encode_file(self, path: StrPath, levels: int | None = None) -> Tokens:
+        """See ``Tokenizer.encode_file``; the file is read twice, the second time for its timbre."""
+        return self.with_timbre(super().encode_file(path, levels), self._timbre(Recording(path, self.sample_rate)))
+
+    def stream(self, rate: int | None = None, levels: int | None = None, frames: int = 1) -> NoReturn:
+        """Raises NotSupportedError: the timbre of a recording is known at its end."""
+        raise NotSupportedError(
+            f"{self.name} cannot stream: its tokens carry the voice of the whole recording, which is known at the end;"
+            f" encode whole files"
+        )
+
     def timbre(self, audio: Audio) -> np.ndarray:
         """The voice of a recording of any rate and length, float32 ``[D]``; memory stays bounded."""
-        samples, encoder = self._at_rate(audio), self.codec.timbre_encoder
+        return self._timbre(self._at_rate(audio))
+
+    @torch.inference_mode()
+    def _timbre(self, samples: np.ndarray | Recording) -> np.ndarray:
+        encoder = self.codec.timbre_encoder
         count = total = 0.0
         for window in self._plan(self._count(samples), encoder.context()):
             wave = self._tensor(samples[window.start * self.hop : window.stop * self.hop])[None]
@@ -82,13 +98,16 @@ class TimbreTokenizer(CodecTokenizer):
         raise NotSupportedError(f"{self.name} decodes in a voice, which latents do not hold; decode its tokens")
 
     def _samples(self, tokens: Tokens) -> np.ndarray:
+        return self._over_windows(tokens.frames, self._sound_of(tokens))
+
+    def _sound_of(self, tokens: Tokens) -> Sound:
         timbre = self._tensor(self._timbre_of(tokens) if self.voice is None else self.voice)[None]
 
         def sound(window: Window) -> torch.Tensor:
             codes = self._tensor(tokens.codes[:, window.start : window.stop])[None]
-            return self.codec.decode(codes, tokens.first_level, None, timbre)
+            return self.runner.decode(codes, tokens.first_level, None, timbre)
 
-        return self._over_windows(tokens.frames, sound)
+        return sound
 
     def _decode(self, codes: np.ndarray, first_level: int) -> NoReturn:
         raise NotSupportedError(f"{self.name} decodes in a voice, which codes alone do not hold; decode its tokens")

@@ -154,7 +154,9 @@ def load_checkpoint(trainee: Trainee, folder: Path) -> None:
     if changed:
         raise ConfigError(f"{path}: was trained with another {', '.join(changed)}; use its recipe or an empty folder")
     if saved.get("corpus", trainee.corpus) != trainee.corpus:  # older checkpoints do not say
-        raise ConfigError(f"{path}: was trained on other speech; restore data.manifests or use an empty folder")
+        raise ConfigError(
+            f"{path}: was trained on other speech or codes of another tokenizer; restore them or use an empty folder"
+        )
     for name, part in trainee.parts.items():
         part.load_state_dict(saved[name])
     trainee.step = saved["step"]

@@ -62,7 +62,8 @@ class Track:
         each = [
             rows_of(speech[index]) for index in tqdm(range(len(speech)), desc="tracks", unit="file", disable=None)
         ]
-        rows, offsets = np.concatenate(each), np.cumsum([0, *map(len, each)])
+        # rows that were transposed would lie the other way in memory, which the file does not hold
+        rows, offsets = np.ascontiguousarray(np.concatenate(each)), np.cumsum([0, *map(len, each)])
         make_folder(cache)
         write_bytes_atomic(path, to_bytes({"rows": torch.from_numpy(rows), "offsets": torch.from_numpy(offsets)}))
         return cls(rows, offsets, hop)

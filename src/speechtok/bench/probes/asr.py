@@ -26,4 +26,4 @@ def figures(trained: Trained) -> list[Figure]:
 
 
 TASK = ProbeTask("asr", "characters", figures)
-measure = TASK.measure
+measure, prepare = TASK.measure, TASK.prepare

@@ -8,4 +8,4 @@ from speechtok.bench.tables import Shown
 HELP = "which emotion an utterance was acted with (manifests with the column emotion)"
 MEASURES = {"accuracy": Shown("emotion accuracy", True)}
 TASK = ProbeTask("emotion", "classes", accuracies, label="emotion")
-measure = TASK.measure
+measure, prepare = TASK.measure, TASK.prepare

@@ -1,4 +1,4 @@
-"""Tokens with their answers as arrays, and whole utterances in batches that are a pure function of the step."""
+"""Tokens with their answers as arrays, and whole utterances side by side."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from speechtok.bench.facts import Item
-
-POOL = 16
-"""Batches whose utterances are sorted by length together."""
 
 
 @dataclass
@@ -58,31 +55,6 @@ def in_order(examples: Examples, size: int) -> Iterator[tuple[np.ndarray, Batch]
     for first in range(0, len(order), size):
         picks = order[first : first + size]
         yield picks, batch_of(examples, picks)
-
-
-class Batches:
-    """Which utterances every step hears: passes over all of them, each in another order, lengths alike in a batch.
-
-    Depends on ``(seed, step)`` alone, so a resumed run sees what it would have seen.
-    """
-
-    def __init__(self, lengths: np.ndarray, batch: int, seed: int):
-        self.lengths, self.batch, self.seed = lengths, batch, seed
-
-    def __call__(self, step: int) -> np.ndarray:
-        """Utterances ``[B]``."""
-        pool, place = divmod(step, POOL)
-        drawn = self._stream(pool * POOL * self.batch, POOL * self.batch)
-        batches = drawn[np.argsort(self.lengths[drawn], kind="stable")].reshape(POOL, self.batch)
-        return batches[np.random.default_rng((self.seed, 1, pool)).permutation(POOL)[place]]
-
-    def _stream(self, first: int, count: int) -> np.ndarray:
-        """A piece of the endless row of passes."""
-        every = len(self.lengths)
-        passes = range(first // every, (first + count - 1) // every + 1)
-        orders = [np.random.default_rng((self.seed, 0, number)).permutation(every) for number in passes]
-        start = first - passes[0] * every
-        return np.concatenate(orders)[start : start + count]
 
 
 def _number(row: np.ndarray) -> np.ndarray:

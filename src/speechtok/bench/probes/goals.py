@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechtok.bench.probes.ctc import ctc_nats, possible
 from speechtok.bench.probes.tokens import Found
 from speechtok.errors import ConfigError
 from speechtok.guidance.phones import SILENCE, Segment, frame_labels
+from speechtok.nn.ctc import ctc_nats, possible
 from speechtok.train.devices import Devices
 from speechtok.train.phones import decode, distance
 from speechtok.train.teaching import UNKNOWN, mean_over_frames

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechtok.bench.probes.ctc import ctc_nats
+from speechtok.nn.ctc import ctc_nats
 
 BATCH = 32
 ROUNDS = 4

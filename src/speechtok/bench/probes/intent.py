@@ -8,4 +8,4 @@ from speechtok.bench.tables import Shown
 HELP = "which drink an order asks for (manifests with the JSON column slots)"
 MEASURES = {"accuracy": Shown("intent accuracy", True)}
 TASK = ProbeTask("intent", "classes", accuracies, label="slots:coffeeDrink")
-measure = TASK.measure
+measure, prepare = TASK.measure, TASK.prepare

@@ -8,4 +8,4 @@ from speechtok.bench.tables import Shown
 HELP = "which of a few keywords is said (manifests with the column keyword)"
 MEASURES = {"accuracy": Shown("keyword accuracy", True)}
 TASK = ProbeTask("keyword", "classes", accuracies, label="keyword")
-measure = TASK.measure
+measure, prepare = TASK.measure, TASK.prepare

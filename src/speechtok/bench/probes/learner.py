@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from speechtok.bench.probes.examples import Batches, Examples, batch_of, in_order
+from speechtok.bench.probes.examples import Examples, batch_of, in_order
 from speechtok.bench.probes.goals import Goal
 from speechtok.bench.probes.network import Probe
 from speechtok.bench.probes.recipe import NewBob, ProbeRecipe
 from speechtok.files import make_folder, write_bytes_atomic, write_text_atomic
+from speechtok.train.batches import EndlessBatches
 from speechtok.train.learner import Learner
 
 
@@ -64,7 +65,7 @@ class ProbeLearner(Learner):
         self.recipe: ProbeRecipe = recipe
         self.goal, self.training, self.held_out, self.corpus = goal, training, held_out, corpus
         self.share = self.devices.share_of(recipe.data.batch)
-        self.batches = Batches(training.lengths, recipe.data.batch, recipe.seed)
+        self.batches = EndlessBatches(training.lengths, recipe.data.batch, recipe.seed)
         self.progress = Progress(recipe.annealing)
         self.kept: Probe = deepcopy(self.average)
         """The weights that are tested."""

@@ -12,9 +12,23 @@ from speechtok.bench.facts import Item
 from speechtok.bench.metrics import Score
 from speechtok.bench.probes.questions import Label, columns_of
 from speechtok.bench.probes.recipe import TEST, TRAIN, ProbeRecipe
+from speechtok.bench.probes.tokens import make_tokens
 from speechtok.bench.probes.training import Corpus, Trained, chance_of, levels_of, place_of, train
 from speechtok.bench.statistics import summarize
-from speechtok.bench.tasks import About, Options, Place, Speech, level_role, summary_row, utterance_rows, write_rows
+from speechtok.bench.tasks import (
+    EVERYTHING,
+    About,
+    Options,
+    Place,
+    Share,
+    Speech,
+    level_role,
+    overrides_of,
+    summary_row,
+    utterance_rows,
+    write_rows,
+)
+from speechtok.config import with_overrides
 from speechtok.errors import NotSupportedError
 from speechtok.files import write_text_atomic
 from speechtok.tokenizers.base import Tokenizer
@@ -54,10 +68,32 @@ class ProbeTask:
     within: bool = False
 
     def measure(self, tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options) -> list[dict[str, Any]]:
-        """Train probes of the first level and of all levels on the manifest's splits, and test them.
+        """Train probes of ``options.probe_levels`` on the manifest's splits, and test them.
 
         Raises:
             NotSupportedError: text tokens, or the manifest lacks what the task asks for.
+            ConfigError: a setting among ``options.probe`` that recipes do not have, or none of the levels is there.
+        """
+        recipe = self.recipe_for(speech, folder, options)
+        return self.run(tokenizer, recipe, reachable(tokenizer, options.probe_levels), folder)
+
+    def prepare(
+        self, tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options, share: Share = EVERYTHING
+    ) -> None:
+        """Make the tokens of a share of the corpus, which is most of what a probe costs.
+
+        Raises:
+            as ``measure``.
+        """
+        recipe = self.recipe_for(speech, folder, options)
+        for questions in Corpus.read(recipe).splits.values():
+            make_tokens(tokenizer, [question.item for question in questions], recipe.data.cache, share)
+
+    def recipe_for(self, speech: Speech, folder: Path, options: Options) -> ProbeRecipe:
+        """The small recipe with the task's question about this speech, and what the options change in it.
+
+        Raises:
+            as ``measure``.
         """
         manifest = speech.manifest
         if self.label and Label.parse(self.label).column not in columns_of(manifest):
@@ -72,7 +108,7 @@ class ProbeTask:
             few = replace(recipe.data, limit=60 if self.within else 24, least=3, batch=4)
             network = replace(recipe.network, embedding=16, width=16)
             recipe = replace(recipe, **QUICK, data=few, network=network)
-        return self.run(tokenizer, recipe, (1, 0), folder)
+        return with_overrides(recipe, overrides_of(self.name, options), "--probe")
 
     def adapted(
         self, recipe: ProbeRecipe, manifests: Sequence[str], alignments: Sequence[str], cache: Path, label: str = ""
@@ -120,6 +156,18 @@ class ProbeTask:
             found = [one._replace(about=about | one.about) for one in self.figures(trained)]
             write_text_atomic(path, json.dumps([*map(_plain, found)]) + "\n")
         return [_figure(one, items) for one in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def reachable(tokenizer: Tokenizer, levels: Sequence[int]) -> list[int]:
+    """Those of the numbers of levels that the tokenizer has; 0, all, always is there.
+
+    Raises:
+        NotSupportedError: it has none of them.
+    """
+    found = [count for count in levels if count <= max(1, tokenizer.levels)]
+    if not found:
+        raise NotSupportedError(f"{tokenizer.name} has {tokenizer.levels} levels; probes were to read {levels}")
+    return found
 
 
 def facts_of(trained: Trained) -> dict[str, Any]:

@@ -50,4 +50,4 @@ def _score(name: str, value: float) -> Score:
 
 
 TASK = ProbeTask("mutual_information", "characters", figures)
-measure = TASK.measure
+measure, prepare = TASK.measure, TASK.prepare

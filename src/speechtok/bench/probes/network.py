@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from speechtok.config import require_whole
 from speechtok.errors import ConfigError
+from speechtok.nn import code_input as nn_codes
 
 
 @dataclass
@@ -43,31 +44,11 @@ class ProbeShape:
             raise ConfigError(f"network.dropout is {self.dropout}; give 0 or more, below 1")
 
 
-class CodeInput(nn.Module):
-    """Codes ``[B, N, Q]`` to vectors ``[B, N, E]``, with one table per level.
-
-    Args:
-        sizes: codes of each level.
-        vectors: where the tables begin, ``[K, D]`` each; tables of another width than E are mapped to it linearly.
-    """
+class CodeInput(nn_codes.CodeInput):
+    """Codes ``[B, N, Q]`` to vectors ``[B, N, E]``, with one table per level; see ``nn.code_input``."""
 
     def __init__(self, shape: ProbeShape, sizes: Sequence[int], vectors: Sequence[Tensor] | None = None):
-        super().__init__()
-        width = shape.embedding
-        vectors = [torch.randn(size, width) for size in sizes] if vectors is None else [*map(unit_scale, vectors)]
-        self.tables = nn.ModuleList(nn.Embedding.from_pretrained(one, freeze=False) for one in vectors)
-        self.maps = nn.ModuleList(
-            nn.Identity() if one.shape[1] == width else nn.Linear(one.shape[1], width) for one in vectors
-        )
-        attends = shape.combine == "attention" and len(sizes) > 1
-        scores = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1, bias=False))
-        self.scores = scores if attends else None
-
-    def forward(self, codes: Tensor) -> Tensor:
-        """``codes[B, N, Q] -> [B, N, E]``."""
-        levels = zip(self.maps, self.tables, codes.unbind(-1), strict=True)
-        found = torch.stack([fit(table(code)) for fit, table, code in levels], -2)
-        return found.sum(-2) if self.scores is None else (found * self.scores(found).softmax(-2)).sum(-2)
+        super().__init__(shape.embedding, sizes, vectors, attends=shape.combine == "attention")
 
 
 class FeatureInput(nn.Module):
@@ -161,9 +142,3 @@ def mirrored(lengths: Tensor, frames: Tensor) -> Tensor:
 
 def _rearranged(x: Tensor, places: Tensor) -> Tensor:
     return x.gather(1, places[..., None].expand_as(x))
-
-
-def unit_scale(vectors: Tensor) -> Tensor:
-    """Code vectors ``[K, D]`` with mean 0 and deviation 1 over all of their numbers, as large as random ones."""
-    centred = vectors.detach().float().cpu() - vectors.detach().float().cpu().mean(0)
-    return centred / centred.std().clamp_min(1e-6)

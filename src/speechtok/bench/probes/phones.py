@@ -10,4 +10,4 @@ from speechtok.bench.tables import Shown
 HELP = "share of frames whose aligned phone a recurrent probe names (needs phones.tsv)"
 MEASURES = {"frame_accuracy": Shown("phone accuracy", True)}
 TASK = ProbeTask("phones", "phones", partial(accuracies, measure="frame_accuracy"))
-measure = TASK.measure
+measure, prepare = TASK.measure, TASK.prepare

@@ -8,4 +8,4 @@ from speechtok.bench.tables import Shown
 HELP = "who speaks, among speakers of the train split (closed set)"
 MEASURES = {"accuracy": Shown("speaker accuracy", True)}
 TASK = ProbeTask("speaker", "classes", accuracies, label="speaker", within=True)
-measure = TASK.measure
+measure, prepare = TASK.measure, TASK.prepare

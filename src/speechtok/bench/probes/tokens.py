@@ -1,4 +1,4 @@
-"""Tokens of every utterance of a corpus, made once and kept, and the code vectors where tables may begin."""
+"""Tokens of every utterance of a corpus, made once and kept."""
 
 from __future__ import annotations
 
@@ -8,25 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from torch import Tensor
 from tqdm import tqdm
 
 from speechtok.audio import read
 from speechtok.bench.facts import Item
 from speechtok.bench.metrics import UNREADABLE
+from speechtok.bench.tasks import EVERYTHING, Share
 from speechtok.checks import smallest_type
-from speechtok.errors import AudioError, ConfigError, NotSupportedError, SpeechtokError
+from speechtok.errors import AudioError, NotSupportedError, SpeechtokError
 from speechtok.files import make_folder, write_bytes_atomic
-from speechtok.nn.quantizers.base import Quantizer
 from speechtok.soft_tokens import SoftTokens
 from speechtok.text_tokens import TextTokens
 from speechtok.tokenizers.base import Tokenizer
-from speechtok.tokenizers.codec import CodecTokenizer
-from speechtok.tokenizers.two_stage import TwoStageTokenizer
-from speechtok.tokenizers.units import Clusters, UnitTokenizer
 from speechtok.tokens import nominal_bitrate
 
 CODE_VERSION = 1
@@ -57,8 +52,17 @@ def token_rows(tokenizer: Tokenizer, items: Sequence[Item], cache: str | Path) -
         NotSupportedError: text tokens.
         OutputError: the cache cannot be written.
     """
+    return make_tokens(tokenizer, items, cache, EVERYTHING)
+
+
+def make_tokens(tokenizer: Tokenizer, items: Sequence[Item], cache: str | Path, share: Share) -> list[Found]:
+    """The same for a share of the files of the cache, so that several processes can fill it.
+
+    Raises:
+        as ``token_rows``.
+    """
     require_frames(tokenizer)
-    shards = [items[first : first + SHARD] for first in range(0, len(items), SHARD)]
+    shards = share.take([items[first : first + SHARD] for first in range(0, len(items), SHARD)])
     bar = tqdm(shards, desc=f"tokens of {tokenizer.name}", unit="shard", disable=None)
     return [one for shard in bar for one in _shard(tokenizer, shard, Path(cache))]
 
@@ -104,24 +108,3 @@ def bitrate_of(tokenizer: Tokenizer, levels: int | None) -> float:
     if levels is None or levels == tokenizer.levels:
         return tokenizer.bitrate
     return nominal_bitrate(tokenizer.frame_rate, tokenizer.codebook_sizes[:levels])
-
-
-@torch.no_grad()
-def code_vectors(tokenizer: Tokenizer, levels: int) -> list[Tensor]:
-    """The vector of every code, ``[K, D]`` of each of the first ``levels`` levels.
-
-    Raises:
-        ConfigError: this kind of tokenizer does not show any.
-    """
-    if isinstance(tokenizer, UnitTokenizer) and isinstance(tokenizer.source, Clusters):
-        return [tokenizer.source.centres]
-    if isinstance(tokenizer, TwoStageTokenizer):
-        first = code_vectors(tokenizer.units, min(levels, tokenizer.units.levels))
-        rest = levels - len(first)
-        return first + (code_vectors(tokenizer.codec, rest) if rest else [])
-    quantizer = tokenizer.codec.quantizer if isinstance(tokenizer, CodecTokenizer) else None
-    if not isinstance(quantizer, Quantizer):
-        raise ConfigError(f"{tokenizer.name} shows no code vectors; set network.start=random")
-    device = next(tokenizer.codec.parameters()).device
-    every = [torch.arange(size, device=device)[None, None] for size in tokenizer.codebook_sizes[:levels]]
-    return [quantizer.vectors(codes, level)[0, 0] for level, codes in enumerate(every)]

@@ -18,10 +18,11 @@ from speechtok.bench.probes.learner import ProbeLearner
 from speechtok.bench.probes.network import CodeInput, FeatureInput, Probe
 from speechtok.bench.probes.questions import Question, questions_of, within_classes
 from speechtok.bench.probes.recipe import DEV, PARTS, TRAIN, ProbeRecipe
-from speechtok.bench.probes.tokens import Found, code_vectors, require_frames, token_rows
+from speechtok.bench.probes.tokens import Found, require_frames, token_rows
 from speechtok.errors import ConfigError, NotSupportedError
 from speechtok.soft_tokens import SoftTokens
 from speechtok.tokenizers.base import Tokenizer
+from speechtok.tokenizers.code_vectors import code_vectors
 from speechtok.train.loop import FREE, prepare, run
 from speechtok.train.transcripts import read_alignments
 

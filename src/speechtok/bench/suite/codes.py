@@ -19,7 +19,19 @@ from speechtok.bench.phonetics import SCORES, UtteranceCounts
 from speechtok.bench.reconstruction import level_choices
 from speechtok.bench.statistics import Estimate
 from speechtok.bench.tables import SHOWN, Shown
-from speechtok.bench.tasks import ALL, FIRST, About, Options, Place, Speech, conclude, level_role, summary_row
+from speechtok.bench.tasks import (
+    ALL,
+    EVERYTHING,
+    FIRST,
+    About,
+    Options,
+    Place,
+    Share,
+    Speech,
+    conclude,
+    level_role,
+    summary_row,
+)
 from speechtok.errors import AudioError, SpeechtokError
 from speechtok.guidance.phones import Segment, frame_labels, read_segments
 from speechtok.layouts.runs import run_lengths
@@ -44,10 +56,8 @@ UNALIGNED = "no alignment"
 
 def measure(tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options) -> list[dict[str, Any]]:
     """See ``tasks``. Rates are those of any kind of tokens; the rest is about codes."""
-    about, items = About.of(tokenizer, NAME), speech.phone_items or speech.items
-    facts = Facts(folder, about.fingerprint)
-    collect([(item, [TOKENS]) for item in items], facts, partial(_encoded, tokenizer), f"{tokenizer.name}: {NAME}")
-    found = {item: facts[item, TOKENS] for item in items}
+    about, found = About.of(tokenizer, NAME), prepare(tokenizer, speech, folder, options)
+    items = list(found)
     rows = conclude(about, folder, items, _rates(tokenizer, found))
     codes = {item: np.array(fact.value["codes"]) for item, fact in found.items() if fact.failure is None}
     if not issubclass(tokenizer.value, Tokens) or not codes:
@@ -57,7 +67,17 @@ def measure(tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options
     return rows + (_phones(about, tokenizer, codes, read_segments(speech.phones), failures) if speech.phones else [])
 
 
-def _encoded(tokenizer: Tokenizer, item: Item, missing: list[str]) -> dict[str, Fact]:
+def prepare(
+    tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options, share: Share = EVERYTHING
+) -> dict[Item, Fact]:
+    """What every counted recording, or a share of them, becomes; what ``folder`` holds is not encoded again."""
+    facts, items = Facts(folder, tokenizer.fingerprint, share.number), share.take(speech.counted)
+    collect([(item, [TOKENS]) for item in items], facts, partial(encoded, tokenizer), f"{tokenizer.name}: {NAME}")
+    return {item: facts[item, TOKENS] for item in items}
+
+
+def encoded(tokenizer: Tokenizer, item: Item, missing: list[str]) -> dict[str, Fact]:
+    """The fact ``TOKENS`` of a recording."""
     try:
         tokens = tokenizer.encode(read(item.utterance.path))
     except AudioError:

@@ -12,7 +12,7 @@ from speechtok.bench.facts import MELODY, Fact, Facts, Item, collect
 from speechtok.bench.metrics import Score
 from speechtok.bench.suite.tools import absent, tools_of
 from speechtok.bench.tables import Shown
-from speechtok.bench.tasks import About, Options, Place, Speech, conclude
+from speechtok.bench.tasks import EVERYTHING, About, Options, Place, Share, Speech, conclude
 from speechtok.errors import ConfigError, NotSupportedError, SpeechtokError
 from speechtok.text_tokens import TextTokens
 from speechtok.tokenizers.base import Tokenizer
@@ -39,13 +39,29 @@ def measure(tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options
             nothing shall listen.
         ConfigError: a package is missing.
     """
-    about, ranges, pairs = About.of(tokenizer, NAME), ranges_of(tokenizer), pair_up(speech.items)
-    if not pairs:
+    facts, about = prepare(tokenizer, speech, folder, options), About.of(tokenizer, NAME)
+    items, names = [*_joined_pairs(speech)], _names(ranges_of(tokenizer), options)
+    scores = {
+        Place(measure, role): [_score(measure, facts[item, what]) for item in items]
+        for what, role in names.items()
+        for measure in MEASURES
+    }
+    return conclude(about, folder, items, scores)
+
+
+def prepare(
+    tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options, share: Share = EVERYTHING
+) -> Facts:
+    """What becomes of all pairs, or of a share of them.
+
+    Raises:
+        as ``measure``.
+    """
+    ranges, items = ranges_of(tokenizer), _joined_pairs(speech)
+    if not items:
         raise NotSupportedError("converting voices needs two named speakers among the recordings")
-    listeners = _listeners(options)
-    roles = [SOURCE, RESYNTHESIS, *(WHOLE if one is None else levels_text(one) for one in ranges)]
-    names = {f"{role}|{options.judge}|{options.voice}": role for role in roles}
-    items = {_joined(pair): pair for pair in pairs}
+    listeners, names = _listeners(options), _names(ranges, options)
+    roles = list(names.values())
 
     def work(item: Item, missing: list[str]) -> dict[str, Fact]:
         try:
@@ -54,14 +70,19 @@ def measure(tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options
             return {what: Fact(None, f"it cannot be converted: {error}") for what in missing}
         return {what: Fact(_plain(found[names[what]])) for what in missing}
 
-    facts = Facts(folder, about.fingerprint)
-    collect([(item, list(names)) for item in items], facts, work, f"{tokenizer.name}: {NAME}")
-    scores = {
-        Place(measure, role): [_score(measure, facts[item, what]) for item in items]
-        for what, role in names.items()
-        for measure in MEASURES
-    }
-    return conclude(about, folder, list(items), scores)
+    facts, jobs = Facts(folder, tokenizer.fingerprint, share.number), [(item, list(names)) for item in items]
+    collect(share.take(jobs), facts, work, f"{tokenizer.name}: {NAME}")
+    return facts
+
+
+def _joined_pairs(speech: Speech) -> dict[Item, Pair]:
+    return {_joined(pair): pair for pair in pair_up(speech.items)}
+
+
+def _names(ranges: Sequence[slice | None], options: Options) -> dict[str, str]:
+    """Names of the facts of a pair, and the roles that they are about."""
+    roles = [SOURCE, RESYNTHESIS, *(WHOLE if one is None else levels_text(one) for one in ranges)]
+    return {f"{role}|{options.judge}|{options.voice}": role for role in roles}
 
 
 def ranges_of(tokenizer: Tokenizer) -> list[slice | None]:

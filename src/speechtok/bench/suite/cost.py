@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -25,13 +26,14 @@ import torch
 import speechtok
 from speechtok.audio import Audio, read
 from speechtok.bench.facts import Fact, Facts, Item
-from speechtok.bench.scoring import child_environment
 from speechtok.bench.statistics import Estimate, bootstrap_mean
 from speechtok.bench.tables import Shown
 from speechtok.bench.tasks import ALL, About, Options, Speech, does_not_apply, summary_row
 from speechtok.clips import bundled_clips
 from speechtok.errors import ConfigError, NotSupportedError, run_module
+from speechtok.processes import child_environment
 from speechtok.tokenizers.base import Tokenizer
+from speechtok.tokenizers.codec import CodecTokenizer
 from speechtok.train.data import Utterance
 
 NAME = "cost"
@@ -40,10 +42,14 @@ HOUR, MEGABYTE = 3600, 1e6
 MEASURES = {
     "encode_speed": Shown("encoding, times real time", True, 1),
     "decode_speed": Shown("decoding, times real time", True, 1),
+    "first_chunk_latency": Shown("first half second, ms", False, 1),
+    "algorithmic_latency": Shown("algorithmic latency, ms", False, 1),
     "peak_memory": Shown("peak memory, MB", False, 0),
     "model_size": Shown("tensors of the model, MB", False, 1),
     "token_size": Shown("token files, MB per hour", False, 2),
 }
+CHUNK_SECONDS = 0.5
+"""The first piece of audio whose codes are waited for."""
 IN_MEMORY = "peak memory needs a process of its own, and so a model that can be loaded by name"
 
 
@@ -55,7 +61,7 @@ def measure(tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options
     """
     about, facts = About.of(tokenizer, NAME), Facts(folder, tokenizer.fingerprint)
     seconds, repeats = (4.0, 2) if options.quick else (10.0, 5)
-    what = f"cost of {seconds:g} s, {repeats} times, on {options.device}, {torch.get_num_threads()} threads"
+    what = f"cost and latency of {seconds:g} s, {repeats} times, on {options.device}, {torch.get_num_threads()} threads"
     item = Item(NAME, NAME, Utterance(Path(), "", ""))
     if facts.missing(item, [what]):
         found = (
@@ -90,15 +96,52 @@ def measure_cost(tokenizer: Tokenizer, seconds: float, repeats: int) -> dict[str
         if repeat:
             times["encode_speed"].append(audio.seconds / (between - started))
             times["decode_speed"].append(audio.seconds / (ended - between))
+    times["first_chunk_latency"] = first_chunk_times(tokenizer, audio, repeats)
+    latency, refused_latency = algorithmic_latency(tokenizer)
+    if refused_latency:
+        refused["algorithmic_latency"] = refused_latency
     with tempfile.TemporaryDirectory() as folder:
         tokens.save(Path(folder) / "tokens")
         size = (Path(folder) / "tokens").stat().st_size
     held = tensor_bytes(tokenizer)
     if not held:
         refused["model_size"] = "it holds no tensors; what computes it keeps its weights elsewhere"
-    sizes = {"model_size": [held / MEGABYTE], "token_size": [size / audio.seconds * HOUR / MEGABYTE]}
+    sizes = {
+        "algorithmic_latency": [latency],
+        "model_size": [held / MEGABYTE],
+        "token_size": [size / audio.seconds * HOUR / MEGABYTE],
+    }
     figures = {name: [] if name in refused else values for name, values in (times | sizes).items()}
     return {"figures": figures, "refused": refused}
+
+
+def first_chunk_times(tokenizer: Tokenizer, audio: Audio, repeats: int) -> list[float]:
+    """Milliseconds of computing until the first half second has its codes, after one run that is not counted."""
+    chunk, times = Audio(audio.samples[: round(CHUNK_SECONDS * audio.rate)], audio.rate), []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        tokenizer.encode(chunk)
+        times.append(1000 * (time.perf_counter() - started))
+    return times[1:]
+
+
+def algorithmic_latency(tokenizer: Tokenizer) -> tuple[float, str | None]:
+    """Milliseconds of audio that must have been heard before the first frame can have its codes, however fast one is.
+
+    That is the frame itself (of the coarsest level) and what its receptive field holds after it.
+
+    Returns:
+        the figure, and why there is none.
+    """
+    if tokenizer.hop is None:
+        return math.nan, "its tokens are no frames in time"
+    frames, after = 1, 0 if tokenizer.causal else None
+    if isinstance(tokenizer, CodecTokenizer):
+        frames, context = math.lcm(*tokenizer.codec.quantizer.strides), tokenizer.codec.encoder_context()
+        after = after if context is None else context[1]
+    if after is None:
+        return math.nan, "a frame may depend on all that comes after it"
+    return 1000 * (frames + after) * tokenizer.hop / tokenizer.sample_rate, None
 
 
 def tensor_bytes(thing: Any) -> int:

@@ -17,7 +17,7 @@ from speechtok.audio import Audio, read
 from speechtok.bench.facts import Fact, Facts, Item, collect
 from speechtok.bench.metrics import UNREADABLE, MetricError, Score
 from speechtok.bench.tables import Shown
-from speechtok.bench.tasks import About, Options, Place, Speech, conclude
+from speechtok.bench.tasks import EVERYTHING, About, Options, Place, Share, Speech, conclude
 from speechtok.errors import AudioError, ConfigError, NotSupportedError, SpeechtokError
 from speechtok.layouts.runs import run_lengths
 from speechtok.text_tokens import TextTokens
@@ -42,13 +42,26 @@ def measure(tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options
         NotSupportedError: the tokens are continuous.
         ConfigError: rapidfuzz is not installed.
     """
+    facts, about = prepare(tokenizer, speech, folder, options), About.of(tokenizer, NAME)
+    scores = {
+        place: [_score(place.measure, facts[item, what]) for item in speech.items]
+        for what, place in _wanted(tokenizer).items()
+    }
+    return conclude(about, folder, speech.items, scores)
+
+
+def prepare(
+    tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options, share: Share = EVERYTHING
+) -> Facts:
+    """The distances of all recordings, or of a share of them.
+
+    Raises:
+        as ``measure``.
+    """
     if not issubclass(tokenizer.value, Tokens | TextTokens):
         raise NotSupportedError(f"{tokenizer.name} gives continuous tokens, which have no edit distance")
     _distance("a", "b")  # says what is missing before any work
-    about, facts = About.of(tokenizer, NAME), Facts(folder, tokenizer.fingerprint)
-    counts = sorted({1, tokenizer.levels}) if tokenizer.levels else [0]
-    wanted = {f"{name}@{count}": Place(FRAMES if count > 1 else UNITS, name, count or None)
-              for name in DISTURBANCES for count in counts}  # fmt: skip
+    facts, wanted = Facts(folder, tokenizer.fingerprint, share.number), [*_wanted(tokenizer)]
 
     def work(item: Item, missing: list[str]) -> dict[str, Fact]:
         try:
@@ -58,11 +71,19 @@ def measure(tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options
         except SpeechtokError as error:
             return {what: Fact(None, f"it cannot be encoded: {error}") for what in missing}
 
-    collect([(item, list(wanted)) for item in speech.items], facts, work, f"{tokenizer.name}: {NAME}")
-    scores = {
-        place: [_score(place.measure, facts[item, what]) for item in speech.items] for what, place in wanted.items()
+    jobs = [(item, wanted) for item in share.take(speech.items)]
+    collect(jobs, facts, work, f"{tokenizer.name}: {NAME}")
+    return facts
+
+
+def _wanted(tokenizer: Tokenizer) -> dict[str, Place]:
+    """Names of the facts, and the figures that they are."""
+    counts = sorted({1, tokenizer.levels}) if tokenizer.levels else [0]
+    return {
+        f"{name}@{count}": Place(FRAMES if count > 1 else UNITS, name, count or None)
+        for name in DISTURBANCES
+        for count in counts
     }
-    return conclude(about, folder, speech.items, scores)
 
 
 def unit_edit_distance(clean: Sequence[Hashable], disturbed: Sequence[Hashable]) -> float:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from speechtok.bench.facts import Evaluation, Item, choose_items, choose_phone_items, item_of
+from speechtok.bench.facts import Evaluation, Item, choose_counted_items, choose_items, item_of
 from speechtok.bench.tasks import BUNDLED, Speech
 from speechtok.clips import FOLDER, bundled_clips
 from speechtok.errors import ConfigError
@@ -28,7 +28,7 @@ class Choice:
     """Longer recordings are left out of these, in seconds."""
     phones: Path | None = None
     phone_utterances: int = 0
-    """How many of any length have their codes counted and held against phones; 0 takes the split."""
+    """How many of any length have their codes counted and held against phones; 0 takes the split of the manifest."""
 
     def in_brief(self) -> Choice:
         """Few of them."""
@@ -55,8 +55,13 @@ def choose_speech(choice: Choice) -> Speech:
         phones=choice.phones and str(choice.phones),
         phone_utterances=choice.phone_utterances,
     )
-    phone_items = tuple(choose_phone_items(evaluation))
-    return Speech(choice.data, choice.split, tuple(choose_items(evaluation)), phone_items, choice.phones)
+    counted = tuple(choose_counted_items(evaluation))
+    return Speech(choice.data, choice.split, tuple(choose_items(evaluation)), counted, choice.phones)
+
+
+def speech_of(speech: Speech, manifest: Path | None) -> Speech:
+    """The same with another manifest for what a task trains on, where it has one of its own."""
+    return speech if manifest is None else replace(speech, data=manifest)
 
 
 def described(choice: Choice) -> dict[str, object]:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from speechtok.audio import Audio, read
 from speechtok.bench.facts import MELODY, Evaluation, Tools
+from speechtok.bench.predictors import PREDICTED
 from speechtok.bench.tasks import Options
 from speechtok.clips import bundled_clips
 from speechtok.errors import NotSupportedError, SpeechtokError
@@ -19,6 +20,8 @@ PACKAGES = {
     "estoi": ("pystoi", "demo"),
     MELODY: ("parselmouth", "pitch"),
     "heard": ("jiwer", "bench"),
+    "visqol": ("visqol", "visqol"),
+    PREDICTED: ("speechmos", "predictors"),
 }
 """By kind of fact: the module that it needs, and the extra that brings it."""
 TRIAL_SECONDS = 0.5

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from speechtok.errors import CheckpointError, NotSupportedError, TokenError
+from speechtok.files import StrPath
 from speechtok.tokenizers.base import Tokenizer
 from speechtok.tokenizers.codec import CodecTokenizer
-from speechtok.tokens import nominal_bitrate
+from speechtok.tokens import Tokens, nominal_bitrate
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,11 @@ class TransformersTokenizer(CodecTokenizer):
         fits = [q for q in range(1, self.levels + 1) if self._bitrate_of(q) <= bitrate]
         return max(fits, default=1)
 
-    def stream(self) -> NoReturn:
+    def encode_file(self, path: StrPath, levels: int | None = None) -> Tokens:
+        """See ``Tokenizer.encode_file``; a recording that is normalised first is held whole."""
+        return Tokenizer.encode_file(self, path, levels) if self.normalise else super().encode_file(path, levels)
+
+    def stream(self, rate: int | None = None, levels: int | None = None, frames: int = 1) -> NoReturn:
         """Not available: the caches of ``transformers`` differ from codec to codec.
 
         Raises:

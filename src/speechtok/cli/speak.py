@@ -1,0 +1,54 @@
+"""``speechtok speak``: text as speech, in the voice of a recording."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from speechtok.cli.common import print_fields, print_json, read_audio, require_audio_output
+
+HELP = "speak a text in the voice of a recording"
+NOTE = 'Example: speechtok speak "Good morning." --voice reference.wav -o spoken.wav'
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("text", metavar="TEXT", help="what is said, in English letters")
+    parser.add_argument(
+        "--voice", metavar="REF", type=Path, required=True, help="who shall say it; 1 s of speech or more, 3 s are best"
+    )
+    parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="audio file")
+    parser.add_argument(
+        "--model", metavar="DIR", type=Path, help="folder with trained models in t2s/ and s2a/ (default: the bundled)"
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="MODEL", help="tokenizer that the models know (default: the one that they name)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn; another one speaks another way")
+    parser.add_argument("--device", default="cpu", help="where the tokenizer runs, such as cuda (default: cpu)")
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Speak one text."""
+    require_audio_output(args.output, (args.voice,))
+
+    from speechtok.audio import write
+    from speechtok.chain.synthesis import BUNDLED, load_speaker, tokenizer_of
+
+    voice, folder = read_audio(args.voice), args.model or BUNDLED
+    tokenizer = args.load(args.tokenizer or tokenizer_of(folder), device=args.device)
+    speaker = load_speaker(folder, tokenizer)
+    spoken = speaker.say(args.text, voice, args.seed)
+    write(args.output, spoken)
+    fields = {
+        "text": args.text,
+        "voice": str(args.voice),
+        "output": str(args.output),
+        "tokenizer": tokenizer.name,
+        "seconds": spoken.seconds,
+        "sample_rate": spoken.rate,
+        "seed": args.seed,
+    }
+    print_json(fields) if args.json else print_fields(fields)
+    return 0

@@ -1,0 +1,276 @@
+"""SEANet at inference as matrix products on ``x[B, T, C]``: the channels of a moment lie together in memory.
+
+A window of a convolution is then one stretch of memory, and a layer one copy of its windows and one product with a
+weight that was put in order once. Nothing is rearranged between layers, which is what keeps bfloat16 from paying in
+the usual layout. A residual block adds its two branches inside one product, so sums of branches are kept in float32
+whatever the numbers are stored in.
+
+Every class is made from the layer that it stands for, holds a copy of its weights, and passes no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechtok.nn.conv import Conv1d, ConvTranspose1d, pad_time
+from speechtok.nn.seanet import ELU, ResidualBlock, SEANetDecoder, SEANetEncoder, Snake
+from speechtok.nn.sequence import SkipLSTM
+
+Layer = Callable[[Tensor], Tensor]
+"""``x[B, T, C] -> [B, T', C']``"""
+
+
+class Unsupported(Exception):
+    """A layer that has no time-major form here."""
+
+
+class Windows:
+    """A strided or dilated convolution: windows of ``x`` in rows, times the weight."""
+
+    def __init__(self, conv: Conv1d, dtype: torch.dtype):
+        self.span, self.stride, self.dilation = conv.span, conv.stride[0], conv.dilation[0]
+        self.left, self.right, self.mode = conv.left, conv.right, conv.pad_mode
+        weight = conv.weight.detach()
+        self.weight = weight.transpose(1, 2).flatten(1).contiguous().to(dtype)
+        self.bias = conv.bias.detach().to(dtype)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """The padded windows of ``x[B, T, C]``, ``[B, N, kernel * C]``."""
+        x = padded(x, self.left, self.right + -x.shape[1] % self.stride, self.mode)
+        if self.span == self.stride == 1:
+            return x
+        return x.unfold(1, self.span, self.stride)[..., :: self.dilation].transpose(2, 3).flatten(2)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(self.rows(x.to(self.weight.dtype)), self.weight, self.bias)
+
+
+class ToOneChannel:
+    """A convolution to a single channel: products first, then a sum along time, which spares the copy of windows."""
+
+    def __init__(self, conv: Conv1d):
+        self.left, self.right, self.mode = conv.left, conv.right, conv.pad_mode
+        self.weight, self.bias = conv.weight.detach()[0].t().float().contiguous(), conv.bias.detach().float()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        frames = x.shape[1]
+        taps = F.linear(padded(x, self.left, self.right, self.mode).float(), self.weight)
+        return (sum(taps[:, k : k + frames, k] for k in range(taps.shape[2])) + self.bias).unsqueeze(2)
+
+
+class Upsampling:
+    """A transposed convolution whose kernel is twice its stride: two neighbouring frames give ``stride`` samples."""
+
+    def __init__(self, conv: ConvTranspose1d, dtype: torch.dtype):
+        self.stride, self.left = conv.stride[0], conv.left
+        first, second = conv.weight.detach().unflatten(2, (2, self.stride)).permute(2, 3, 1, 0).flatten(1, 2)
+        self.weight = torch.cat([second, first], dim=1).contiguous().to(dtype)  # the earlier frame's chunk comes first
+        self.bias = conv.bias.detach().repeat(self.stride).to(dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        batch, frames, _ = x.shape
+        x = F.pad(x.to(self.weight.dtype), (0, 0, 1, 1))
+        y = F.linear(torch.cat([x[:, :-1], x[:, 1:]], dim=2), self.weight, self.bias)
+        return y.view(batch, (frames + 1) * self.stride, -1)[:, self.left : self.left + frames * self.stride]
+
+
+class Residual:
+    """Both branches of a residual block; the sum is taken inside the product, in float32."""
+
+    def __init__(self, block: ResidualBlock, dtype: torch.dtype):
+        before, narrow, between, wide = block.block
+        self.before, self.narrow, self.between = activation(before), Windows(narrow, dtype), activation(between)
+        self.wide, self.shortcut = Windows(wide, dtype), None
+        if wide.span != 1:
+            raise Unsupported("a residual block that does not end in a 1x1 convolution")
+        if isinstance(block.shortcut, Conv1d):
+            skip = Windows(block.shortcut, dtype)
+            self.shortcut = torch.cat([skip.weight, self.wide.weight], dim=1)
+            self.bias = (block.shortcut.bias + block.block[3].bias).detach().to(dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = self.between(self.narrow(self.before(x)))
+        if self.shortcut is None:
+            return x + self.wide(y)
+        return F.linear(torch.cat([x.to(y.dtype), y], dim=2), self.shortcut, self.bias)
+
+
+class Recurrent:
+    """An LSTM plus its input, for a batch of signals of different lengths.
+
+    The backward direction reads each signal mirrored at its own end, as a forward one. So what lies past an end never
+    meets the signal, and both directions are the library's plain LSTM, which is many times faster than its packed one.
+    """
+
+    def __init__(self, layer: SkipLSTM, dtype: torch.dtype):
+        lstm = layer.lstm
+        self.outputs = layer.outputs
+        self.layers = [
+            [single(lstm, level, suffix, dtype) for suffix in (("", "_reverse") if lstm.bidirectional else ("",))]
+            for level in range(lstm.num_layers)
+        ]
+
+    def __call__(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """``x[B, N, C]`` with the frames ``lengths[B]`` of each signal."""
+        mirror = mirrored(x.shape[1], lengths, x.device) if len(self.layers[0]) == 2 else None
+        y = x.to(self.layers[0][0].weight_hh_l0.dtype)
+        for directions in self.layers:
+            parts = [directions[0](y)[0]]
+            if mirror is not None:
+                parts.append(swapped(directions[1](swapped(y, mirror))[0], mirror))
+            y = torch.cat(parts, dim=2)
+        return x.float().repeat(1, 1, self.outputs // x.shape[2]) + y
+
+
+class Encoder(nn.Module):
+    """What ``SEANetEncoder`` computes, ``wave[B, T] -> latent[B, N, D]`` in float32.
+
+    Each signal of a batch goes through the convolutions alone, where it fills the machine and its padding costs
+    nothing; all meet in the LSTM, which reads its weights once for the whole batch.
+    """
+
+    def __init__(self, encoder: SEANetEncoder, dtype: torch.dtype):
+        super().__init__()
+        self.before, self.sequence, self.after = in_three(encoder.model, dtype)
+        self.original = [encoder]  # in a list: it is no part of this module
+
+    def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See ``SEANetEncoder``."""
+        return in_turns(self, wave.unsqueeze(2), lengths)
+
+    def context(self) -> tuple[int, int] | None:
+        """See ``SEANetEncoder``."""
+        return self.original[0].context()
+
+
+class Decoder(nn.Module):
+    """What ``SEANetDecoder`` computes, ``latent[B, N, D] -> wave[B, N * hop]`` in float32; see ``Encoder``."""
+
+    def __init__(self, decoder: SEANetDecoder, dtype: torch.dtype):
+        super().__init__()
+        self.before, self.sequence, self.after = in_three(decoder.model, dtype)
+        self.original = [decoder]
+
+    def forward(self, latent: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See ``SEANetDecoder``."""
+        return in_turns(self, latent, lengths).squeeze(2)
+
+    def context(self) -> tuple[int, int] | None:
+        """See ``SEANetDecoder``."""
+        return self.original[0].context()
+
+
+def in_turns(parts: Encoder | Decoder, x: Tensor, lengths: Tensor | None) -> Tensor:
+    """The layers before the LSTM signal by signal, the LSTM for all, the others signal by signal; ``x[B, T, C]``."""
+    ends = [x.shape[1]] * len(x) if lengths is None else lengths.tolist()
+    signals = [chain(parts.before, x[i : i + 1, :end]) for i, end in enumerate(ends)]
+    if parts.sequence is not None:
+        frames = [signal.shape[1] for signal in signals]
+        equal = len(set(frames)) == 1
+        together = torch.cat(signals) if equal else nn.utils.rnn.pad_sequence([s[0] for s in signals], True)
+        together = parts.sequence(together, None if equal else torch.tensor(frames, device=x.device))
+        signals = [together[i : i + 1, :count] for i, count in enumerate(frames)]
+    # the whole length of the batch, as the original gives it: silence past each end
+    done = [chain(parts.after, signal)[0].float() for signal in signals]
+    if len(done) == 1 and lengths is None:
+        return done[0].unsqueeze(0)
+    longest = chain_length(parts.original[0], x.shape[1])
+    return torch.stack([F.pad(one, (0, 0, 0, longest - len(one))) for one in done])
+
+
+def chain_length(original: SEANetEncoder | SEANetDecoder, length: int) -> int:
+    """Output length of a stack for an input of ``length``."""
+    lengths = torch.tensor([length])
+    for layer in original.model:
+        lengths = layer.out_lengths(lengths)
+    return int(lengths)
+
+
+def in_three(layers: Iterable[nn.Module], dtype: torch.dtype) -> tuple[list[Layer], Recurrent | None, list[Layer]]:
+    """Time-major layers before, of and after the LSTM; without one, all come before. Raises Unsupported."""
+    before: list[Layer] = []
+    sequence, current = None, before
+    after: list[Layer] = []
+    for layer in layers:
+        if isinstance(layer, SkipLSTM):
+            sequence, current = Recurrent(layer, dtype), after
+        else:
+            current.append(time_major(layer, dtype))
+    return before, sequence, after
+
+
+def time_major(layer: nn.Module, dtype: torch.dtype) -> Layer:
+    """The form of one layer. Raises Unsupported."""
+    if isinstance(layer, Conv1d):
+        return ToOneChannel(layer) if _sums_to_one(layer) else Windows(layer, dtype)
+    if isinstance(layer, ConvTranspose1d):
+        return Upsampling(layer, dtype)
+    if isinstance(layer, ResidualBlock):
+        return Residual(layer, dtype)
+    return activation(layer)
+
+
+def activation(layer: nn.Module) -> Layer:
+    """ELU or Snake on ``x[B, T, C]``. Raises Unsupported."""
+    if isinstance(layer, ELU):
+        return F.elu
+    if isinstance(layer, Snake):
+        alpha = layer.alpha.detach().flatten()
+        inverse = 1 / (alpha + 1e-9)
+        return lambda x: torch.addcmul(x.float(), torch.sin(alpha * x).square(), inverse).to(x.dtype)
+    raise Unsupported(type(layer).__name__)
+
+
+def chain(layers: Iterable[Layer], x: Tensor) -> Tensor:
+    """Apply layers in turn."""
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def padded(x: Tensor, left: int, right: int, mode: str) -> Tensor:
+    """``pad_time`` of ``x[B, T, C]``."""
+    if not left and not right:
+        return x
+    if mode == "constant":
+        return F.pad(x, (0, 0, left, right))
+    if x.shape[1] <= max(left, right):
+        return pad_time(x.transpose(1, 2), left, right, mode).transpose(1, 2)
+    last = x.shape[1] - 1
+    return torch.cat([x[:, 1 : left + 1].flip(1), x, x[:, last - right : last].flip(1)], dim=1)
+
+
+def mirrored(frames: int, lengths: Tensor | None, device: torch.device) -> Tensor:
+    """Positions that turn each signal of a padded batch round at its own end, ``[1 or B, N]``; padding stays."""
+    position = torch.arange(frames, device=device).unsqueeze(0)
+    if lengths is None:
+        return position.flip(1)
+    ends = lengths.unsqueeze(1)
+    return torch.where(position < ends, ends - 1 - position, position)
+
+
+def swapped(x: Tensor, positions: Tensor) -> Tensor:
+    """``x[B, N, C]`` with its frames at ``positions[1 or B, N]``."""
+    if len(positions) == 1:
+        return x[:, positions[0]]
+    return x.gather(1, positions.unsqueeze(2).expand(-1, -1, x.shape[2]))
+
+
+def single(lstm: nn.LSTM, level: int, suffix: str, dtype: torch.dtype) -> nn.LSTM:
+    """One direction of one layer of ``lstm``, forward."""
+    weights = {name: getattr(lstm, f"{name}_l{level}{suffix}") for name in LSTM_WEIGHTS}
+    part = nn.LSTM(weights["weight_ih"].shape[1], lstm.hidden_size, batch_first=True, device="meta", dtype=dtype)
+    state = {f"{name}_l0": weight.detach().to(dtype) for name, weight in weights.items()}
+    part.load_state_dict(state, assign=True)
+    return part.requires_grad_(False)
+
+
+LSTM_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def _sums_to_one(conv: Conv1d) -> bool:
+    return conv.out_channels == 1 and conv.stride[0] == 1 and conv.dilation[0] == 1

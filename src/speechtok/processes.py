@@ -1,0 +1,33 @@
+"""Python processes beside this one: the same packages, one thread each, and no life of their own."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import BinaryIO
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def child_environment() -> dict[str, str]:
+    """For a Python process that must find the same packages, however this one came to its path."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def usable_cores() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def end_with_parent(source: BinaryIO) -> None:
+    """End this process at once when ``source``, a pipe that its parent holds open and never writes to, is closed.
+
+    The system closes the pipe however the parent ends, by SIGKILL too, so no worker goes on that nobody waits for.
+    """
+
+    def watch() -> None:
+        source.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()

@@ -1,0 +1,111 @@
+"""Speech from text: the prompt is heard and cut off, voices and texts that cannot be are refused, the command."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechtok.audio import Audio, write
+from speechtok.chain.saved import tokens_section
+from speechtok.chain.synthesis import Speaker, load_speaker
+from speechtok.chain.t2s import Sampling, save_t2s
+from speechtok.errors import AudioError, CheckpointError, ConfigError
+from tiny import HOP, RATE, signal, tiny_tokenizer
+
+pytest.importorskip("transformers", reason="the speaker's network is that of transformers")
+pytest.importorskip("tokenizers", reason="its text is that of tokenizers")
+
+from tiny_speaking import tiny_s2a, tiny_speaker, tiny_t2s, tiny_vocabulary
+
+TEXT = "that cat sat"
+
+
+@pytest.fixture(scope="module")
+def speaker(model):
+    """Of the session's tiny tokenizer, with room for a prompt of 3 s at 200 frames a second."""
+    return Speaker(model, tiny_t2s(positions=1500), tiny_vocabulary(), tiny_s2a())
+
+
+def test_speech_is_seeded_and_begins_after_the_prompt(speaker):
+    voice = signal(1.2)
+    spoken = speaker.say(TEXT, voice, seed=1)
+    assert spoken.rate == RATE and len(spoken.samples) % HOP == 0
+    assert np.array_equal(spoken.samples, speaker.say(TEXT, voice, seed=1).samples)
+    other = speaker.say(TEXT, voice, seed=2).samples
+    assert other.shape != spoken.samples.shape or not np.array_equal(other, spoken.samples)
+
+
+def test_the_sound_is_the_codecs_without_the_prompt(speaker, model):
+    prompt = speaker.prompt(signal(1.0))
+    assert prompt.shape == (4, 200)
+    semantic = np.arange(20) % 32
+    sound = speaker.sound(semantic, prompt)
+    assert len(sound.samples) == 20 * HOP
+    codes = model.encode(Audio(signal(1.0).samples, RATE)).codes
+    assert np.array_equal(prompt, codes)
+
+
+def test_of_a_long_voice_the_beginning_counts(speaker):
+    long = signal(5.0)
+    assert np.array_equal(speaker.prompt(long), speaker.prompt(Audio(long.samples[: 3 * RATE], RATE)))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "error", "message"),
+    [
+        (TEXT, 0.9, AudioError, "a voice of 0.90 s is too short; give at least 1 s"),
+        ("", 1.2, ConfigError, "has no word"),
+        ("  ?!  ", 1.2, ConfigError, "has no word"),
+        ("Wörter", 1.2, ConfigError, "unknown symbols"),
+        ("that cat sat " * 40, 1.2, ConfigError, "room for 1500; give shorter ones"),
+    ],
+)
+def test_what_cannot_be_spoken_is_refused(speaker, text, seconds, error, message):
+    with pytest.raises(error, match=message):
+        speaker.say(text, signal(seconds), sampling=Sampling(ratio=20.0))
+
+
+def test_a_folder_speaks_with_its_own_tokenizer_alone(model, tmp_path):
+    folder = tiny_speaker(tmp_path / "speaker", model)
+    assert load_speaker(folder, model).vocabulary.digest == tiny_vocabulary().digest
+    with pytest.raises(CheckpointError, match="was trained on codes of tiny-frame"):
+        load_speaker(folder, tiny_tokenizer("frame", seed=3))
+    with pytest.raises(CheckpointError, match="no such folder; a speaker is a folder"):
+        load_speaker(tmp_path / "nowhere", model)
+    save_t2s(tiny_t2s(semantic=40), tiny_vocabulary(), folder / "t2s", tokens_section(model))
+    with pytest.raises(CheckpointError, match="train them again"):
+        load_speaker(folder, model)
+
+
+def test_the_command_speaks(cli, model, tmp_path):
+    write(tmp_path / "voice.wav", signal(1.1))
+    folder = tiny_speaker(tmp_path / "speaker", model)
+    options = ["--voice", tmp_path / "voice.wav", "-o", tmp_path / "out.wav", "--model", folder]
+    code, out, err = cli("speak", "A cat!", *options, "--seed", 3, "--json")
+    assert (code, err) == (0, [])
+    fields = json.loads(out)
+    wave, rate = soundfile.read(tmp_path / "out.wav")
+    assert rate == RATE and len(wave) / rate == pytest.approx(fields["seconds"]) and fields["tokenizer"] == "tiny-frame"
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "message"),
+    [
+        ("", {}, "has no word in it"),
+        ("naïve", {}, "unknown symbols"),
+        ("a cat", {"--voice": "short.wav"}, "is too short; give at least 1 s"),
+        ("a cat", {"--voice": "none.wav"}, "none.wav"),
+        ("a cat", {"-o": "out.txt"}, "end the name in .wav"),
+        ("a cat", {"-o": "voice.wav"}, "is also an input"),
+        ("a cat", {"--model": "nowhere"}, "no such folder; a speaker is a folder"),
+    ],
+)
+def test_bad_input_gives_one_line(cli, model, tmp_path, text, changes, message):
+    write(tmp_path / "voice.wav", signal(1.1))
+    write(tmp_path / "short.wav", signal(0.5))
+    tiny_speaker(tmp_path / "speaker", model)
+    options = {"--voice": "voice.wav", "-o": "out.wav", "--model": "speaker"} | changes
+    code, _, err = cli("speak", text, *(word for name, value in options.items() for word in (name, tmp_path / value)))
+    assert code == 2 and len(err) == 1 and message in err[0]
+    assert not (tmp_path / "out.wav").exists()
