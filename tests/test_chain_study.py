@@ -17,7 +17,7 @@ from speechtok.bench.chain_study.results import (
     first_at_most,
     summarise,
 )
-from speechtok.bench.chain_study.study import START, ChainStudy, Run, Testing
+from speechtok.bench.chain_study.study import START, ChainStudy, Rating, Run
 from speechtok.bench.chain_study.tables import markdown
 from speechtok.chain.decoding import SearchConfig
 from speechtok.config import from_yaml
@@ -46,7 +46,7 @@ def study_file(domains, folder):  # noqa: F811
         "replay": {"manifests": [str(place / "source.tsv")]},
     }  # fmt: skip
     recipe["data"]["cache"] = str(place / "cache")
-    (place / "chain.yaml").write_text(yaml.safe_dump(recipe))
+    (place / "chain.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     study = {
         "recipe": str(place / "chain.yaml"), "seeds": [1, 2], "overrides": ["optimisation.warmup=1"],
         "variants": {"supervised": ["loop=false"], "chain": ["interface.estimator=argmax"]}, "quick": ["epochs=1"],
@@ -55,7 +55,7 @@ def study_file(domains, folder):  # noqa: F811
             "search": {"beam": 1, "ctc_weight": 0.0},
         },
     }  # fmt: skip
-    (place / "study.yaml").write_text(yaml.safe_dump(study))
+    (place / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     return place / "study.yaml"
 
 
@@ -145,7 +145,7 @@ def test_rows_say_what_the_runs_say():
     forgotten = rows[FORGETTING, "chain", "wer", "source"]
     assert forgotten["each"] == pytest.approx([-0.18, -0.34])
     assert forgotten["over_utterances"]["mean"] == pytest.approx(-0.26)
-    testing = Testing("t.tsv", "s.tsv", search=SearchConfig())
+    testing = Rating("t.tsv", "s.tsv", search=SearchConfig())
     page = markdown(list(rows.values()), ChainStudy(testing, variants={"base": [], "chain": []}, baseline="base"))
     assert "| chain | -20.0 % [-20.0, -20.0]" in page and "1.0 (1 failed)" in page
 
@@ -169,7 +169,7 @@ def test_seconds_leave_out_validations():
 )
 def test_studies_that_contradict_themselves_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
-        ChainStudy(Testing("t.tsv"), **settings)
+        ChainStudy(Rating("t.tsv"), **settings)
 
 
 def test_studies_that_cannot_begin_are_refused(study_file, tmp_path):
@@ -177,7 +177,7 @@ def test_studies_that_cannot_begin_are_refused(study_file, tmp_path):
     with pytest.raises(ConfigError, match="there is no variant c; the study has supervised, chain"):
         run_study(study, tmp_path, ["c"])
     with pytest.raises(ConfigError, match=r"testing\.target is empty"):
-        Testing()
+        Rating()
     study.testing.source = str(tmp_path / "nowhere.tsv")
     with pytest.raises(ConfigError, match=r"nowhere\.tsv: cannot read this manifest"):
         run_study(study, tmp_path)
@@ -188,11 +188,11 @@ def test_shipped_studies_change_their_recipe_in_ways_it_knows(name, monkeypatch)
     monkeypatch.chdir(ROOT)
     study = from_yaml(ChainStudy, f"recipes/{name}.yaml")
     assert len(study.seeds) == 3 and list(study.variants)[:1] == ["supervised"]
-    for one in (study, study.in_brief()):
-        recipes = {variant: one.recipe_of(variant) for variant in one.variants}
+    assert study.in_brief().recipe_of("supervised").epochs == 2
+    recipes = {variant: study.recipe_of(variant) for variant in study.variants}
     plain, chain = recipes["supervised"], recipes["gumbel-annealed"]
     assert not plain.loop and not recipes["stopped"].interface.gradient
     assert chain.interface.temperature.at(0, 5) == 2.0 and chain.interface.temperature.at(4, 5) == pytest.approx(0.1)
-    epochs = {variant: study.recipe_of(variant).epochs for variant in study.variants}
+    epochs = {variant: recipe.epochs for variant, recipe in recipes.items()}
     assert epochs.pop("supervised-compute") == 9 and set(epochs.values()) == {5}
     assert len({json.dumps(sorted(own)) for own in study.variants.values()}) == len(study.variants)

@@ -37,7 +37,8 @@ def noise_ratio(original: np.ndarray, decoded: np.ndarray) -> float:
 def test_the_contract_is_kept(tok, clip):
     checks = verify(tok, [clip, Audio(clip.samples[: RATE // 2], RATE)])
     assert len(checks) >= 8
-    assert [f"{check.name}: {check.measured}" for check in checks if check.passed is not True] == []
+    assert [check.name for check in checks if check.passed is None] == ["half precision"]  # the example has no weights
+    assert [f"{check.name}: {check.measured}" for check in checks if check.passed is False] == []
 
 
 def test_speech_comes_back_and_more_levels_bring_more_of_it(tok, clip):

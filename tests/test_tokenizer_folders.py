@@ -198,13 +198,13 @@ def test_the_array_of_a_vocoder_stays_its_own():
 def test_long_decode_of_latents_really_decodes_in_windows(monkeypatch):
     codec = tiny_tokenizer("seanet-lstm")
     tokenizer, seen = SoftTokenizer(CodecFeatures(codec), "latents"), []
-    decode = codec.codec.decoder.forward
+    decode = codec.runner.decoder.forward
 
     def watched(rows, *rest):
         seen.append(rows.shape[1])
         return decode(rows, *rest)
 
-    monkeypatch.setattr(codec.codec.decoder, "forward", watched)
+    monkeypatch.setattr(codec.runner.decoder, "forward", watched)
     check = long_decode(tokenizer, [signal(2.0)])
     assert len(seen) > 2 and max(seen[1:]) < seen[0]
     assert check.passed is None and tokenizer.exact_windows[1] is False

@@ -87,7 +87,8 @@ def recipe_of(job: Job) -> ChainRecipe:
         given["replay"] = {"manifests": [str(job.source)], "share": job.replay}
     if job.recipe is not None:
         places = {"data.manifests": [str(job.target)], "data.validation": [], **given}
-        changes = [f"{name}={json.dumps(value)}" for name, value in places.items()]
+        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in places.items()}
+        changes = [f"{name}={text}" for name, text in texts.items()]
         return from_yaml(ChainRecipe, job.recipe, [*changes, *job.overrides])
     header = read_header(job.asr, KIND)
     given |= {"tokenizer": header["tokens"]["tokenizer"], "data": DEFAULTS["data"] | {"manifests": [str(job.target)]}}

@@ -29,7 +29,7 @@ FILES = [f"model/{part}/{file}" for part in ("asr", "t2s") for file in ("config.
 
 
 @dataclass
-class Testing:
+class Rating:
     """How the exported recognisers are tested."""
 
     target: str = ""
@@ -56,7 +56,7 @@ class Testing:
 class ChainStudy:
     """Variants of one recipe of ``train chain``. Paths are relative to the working directory, as in recipes."""
 
-    testing: Testing
+    testing: Rating
     recipe: str = "recipe.yaml"
     """What all variants change."""
     overrides: list[str] = field(default_factory=list)
