@@ -20,6 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from speechtok.errors import ConfigError, run_module
+from speechtok.files import write_text_atomic
+
 HOUR, MEGABYTE = 3600, 1e6
 
 
@@ -88,15 +91,18 @@ def main() -> None:
     for minutes in options.minutes:
         command = [sys.executable, __file__, "--here", "--minutes", str(minutes), "--threads", str(options.threads)]
         command += ["--model", options.model] if options.model else []
-        rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise ConfigError(f"the run of {minutes:g} min ended with code {done.returncode}; mend what it says above")
+        rows.append(json.loads(done.stdout))
         print(
             "{tokenizer}  {minutes:g} min  encode {encode_times_real_time:.0f} x  decode {decode_times_real_time:.0f} x"
             "  peak {peak_mb:.0f} MB  tokens {token_mb_per_hour:.2f} MB/h".format(**rows[-1]),
             flush=True,
         )
     if options.output:
-        options.output.write_text(json.dumps(rows, indent=1) + "\n")
+        write_text_atomic(options.output, json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_module(main)

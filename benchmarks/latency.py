@@ -19,6 +19,8 @@ import torch
 
 import speechtok
 from speechtok.clips import bundled_clips
+from speechtok.errors import run_module
+from speechtok.files import write_text_atomic
 from speechtok.nn.codec import Codec, CodecConfig
 from speechtok.nn.frame import FrameConfig, start_from_principal_components
 from speechtok.nn.quantizers import QuantizerConfig
@@ -108,8 +110,8 @@ def main() -> None:
                 flush=True,
             )
     if options.output:
-        options.output.write_text(json.dumps(rows, indent=1) + "\n")
+        write_text_atomic(options.output, json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_module(main)

@@ -3,13 +3,14 @@
     pip install 'speechtok[transformers]'
     python benchmarks/speed.py --threads 1 -o speed.json
     pip install --no-deps speechtokenizer && pip install einops   # to have the official package, too
-    python benchmarks/speed.py --only official ours-official-size --bulk 16 -o official.json
+    python benchmarks/speed.py --only official ours-official-size --clips 16 -o official.json
 
 Ours: the bundled model in fp32 and bf16, and a SEANet of the official size (104 M parameters). Theirs: the official
 ``speechtokenizer`` package, and EnCodec, Mimi and DAC of ``transformers``. Random weights where none are bundled: speed
-does not depend on them. The models take turns, so
-that a busy machine slows all; medians are compared, and with one thread it is processor time that is taken. Resampling
-is not timed. Peak memory is that of a process of its own for each model, Python and libraries included.
+does not depend on them. How many codes a precision changes does, so ours of the official size is fitted to speech
+(``official_size.py``) and judged by clips that took no part. The models take turns, so that a busy machine slows all;
+medians are compared, and with one thread it is processor time that is taken. Resampling is not timed. Peak memory is
+that of a process of its own for each model, Python and libraries included.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from official_size import explained, held_out, official_size
 
 import speechtok
 from speechtok.audio import Audio
@@ -36,16 +38,13 @@ from speechtok.bench.reconstruction import versions
 from speechtok.clips import bundled_clips
 from speechtok.errors import ConfigError, SpeechtokError
 from speechtok.files import write_text_atomic
-from speechtok.nn.codec import Codec, CodecConfig
-from speechtok.nn.conv import fold_weight_norm
+from speechtok.nn.codec import Codec
 from speechtok.tokenizers.codec import CodecTokenizer
 
 BANDWIDTH = 6.0  # kbit/s, 8 of EnCodec's codebooks: the setting that papers on speech tokens compare with
 GIGA, MEGABYTE = 1e9, 1e6
 OFFICIAL_GIGAFLOP = {"encode": 11.7, "decode": 8.5}
 """Of SpeechTokenizer, per second of audio: its convolutions, LSTM and products of the search."""
-VARIANCE = 1.7
-"""Scales random convolutions so that the signal does not fade to constant latents on its way."""
 
 
 @dataclass
@@ -117,27 +116,9 @@ def ours(model: str | None, count: int, seconds: float) -> list[Contestant]:
     return found
 
 
-@torch.no_grad()
-def official_size() -> Codec:
-    """A SEANet codec of SpeechTokenizer's size with random weights and codebooks drawn from its latents."""
-    torch.manual_seed(0)
-    codec = fold_weight_norm(Codec(CodecConfig())).eval()
-    for name, weight in codec.named_parameters():
-        if weight.ndim > 1 and "lstm" not in name:
-            weight.mul_(VARIANCE)
-    wave = np.concatenate([audio.samples for audio in clips(4, 4.0, codec.config.sample_rate)])
-    latents = codec.encoder(torch.tensor(wave)[None])[0]
-    for layer in codec.quantizer.layers:  # few frames: drawn with jitter, so near ties abound
-        picks = latents[torch.randint(len(latents), (layer.codebook_size,))]
-        layer.embed.copy_(picks + 0.3 * latents.std(0) * torch.randn_like(picks))
-        layer.start_statistics()
-        latents = latents - layer.lookup(layer.nearest(latents))
-    return codec
-
-
-def ours_official_size(count: int, seconds: float) -> list[Contestant]:
-    """Our SEANet of the official size in both precisions."""
-    codec = official_size()
+def ours_official_size(count: int, seconds: float, fit: Sequence[str] | None = ()) -> list[Contestant]:
+    """Our SEANet of the official size in both precisions, with codebooks fitted to speech unless ``fit`` is None."""
+    codec = official_size(tuple(fit or ()), fit is not None)
     both = [CodecTokenizer(codec, "SEANet of 104 M parameters", precision=one) for one in ("fp32", "bf16")]
     return [of_tokenizer(one, count, seconds, gigaflop=OFFICIAL_GIGAFLOP) for one in both]
 
@@ -205,12 +186,12 @@ def of_transformers(kind: str, count: int, seconds: float) -> list[Contestant]:
     return [Contestant(name, encode, decode)]
 
 
-def entries(model: str | None) -> dict[str, Callable[[int, float], list[Contestant]]]:
+def entries(model: str | None, fit: Sequence[str] | None = ()) -> dict[str, Callable[[int, float], list[Contestant]]]:
     """All that can take part, by the name for ``--only``; ours comes first and EnCodec second."""
     return {
         "ours": lambda count, seconds: ours(model, count, seconds),
         "encodec": lambda *audio: of_transformers("Encodec", *audio),
-        "ours-official-size": ours_official_size,
+        "ours-official-size": lambda *audio: ours_official_size(*audio, fit),
         "official": official,
         "mimi": lambda *audio: of_transformers("Mimi", *audio),
         "dac": lambda *audio: of_transformers("Dac", *audio),
@@ -248,12 +229,22 @@ def ceilings(repeats: int = 5) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def agreement(codec: Codec, count: int, seconds: float) -> dict[str, float]:
-    """Equal codes and decoding noise of both fast paths against the plain network, on the clips."""
-    found, paths = {}, {one: CodecTokenizer(codec, one, precision=one) for one in ("fp32", "bf16")}
-    waves = [torch.tensor(audio.samples)[None] for audio in clips(count, seconds, codec.config.sample_rate)]
+def agreement(codec: Codec, seconds: float) -> dict[str, Any]:
+    """Equal codes and decoding noise of both fast paths against the plain network, on clips that it was not fitted to.
+
+    The shares of variance, the frames and the used codes of level one say what the equality is worth: where the
+    codebooks explain nothing, or one code is always chosen, it means little.
+    """
+    paths = {one: CodecTokenizer(codec, one, precision=one) for one in ("fp32", "bf16")}
+    waves = held_out(codec.config.sample_rate, seconds)
     expected = [codec.encode(wave) for wave in waves]
     sounds = [codec.decode(codes) for codes in expected]
+    first = torch.cat([codes[0, 0] for codes in expected])
+    found: dict[str, Any] = {
+        "frames": len(first),
+        "used_codes_level_1": len(first.unique()),
+        "explained_variance": explained(codec, waves),
+    }
     for name, path in paths.items():
         equal = torch.cat([path.runner.encode(w) == codes for w, codes in zip(waves, expected, strict=True)], 2)[0]
         noise = sum(float((path.runner.decode(c) - s).square().sum()) for c, s in zip(expected, sounds, strict=True))
@@ -285,7 +276,7 @@ def peak_memory(name: str, options: argparse.Namespace) -> float:
 def gathered(options: argparse.Namespace) -> tuple[dict[str, list[Contestant]], dict[str, str]]:
     """Contestants by entry, and why others are missing."""
     found, missing = {}, {}
-    for name, make in entries(options.model).items():
+    for name, make in entries(options.model, options.fit).items():
         if options.only and name not in options.only:
             continue
         try:
@@ -304,6 +295,10 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--clips", type=int, default=4, help="different clips, and recordings of a bulk")
     found.add_argument("--seconds", type=float, default=10.0, help="length of each clip")
     found.add_argument("--repeats", type=int, default=3, help="rounds over all clips")
+    found.add_argument(
+        "--fit", nargs="+", default=[], metavar="AUDIO",
+        help="recordings that the codebooks of the official size are fitted to, beside bundled clips",
+    )  # fmt: skip
     found.add_argument("--only", nargs="+", choices=list(entries(None)), metavar="NAME", help="some of the models")
     found.add_argument("--no-bulk", action="store_true", help="leave encoding in bulk out")
     found.add_argument("--no-memory", action="store_true", help="leave peak memory out")
@@ -319,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
     try:
         if options.memory_of:
-            for contestant in entries(options.model)[options.memory_of](1, options.seconds):
+            for contestant in entries(options.model, None)[options.memory_of](1, options.seconds):
                 contestant.turn(0, timed=False)
             print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGABYTE)
             return 0
@@ -354,12 +349,13 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         best = max(ratios["ours / encodec"].values(), key=lambda one: one["both"])
         document["ratio"] = {name: best[name] for name in ("encode", "decode", "both")}
     if "ours-official-size" in found:
-        document["agreement"] = agreement(official_size(), min(2, options.clips), options.seconds)
+        document["agreement"] = agreement(official_size(tuple(options.fit)), options.seconds)
         print(json.dumps(document["agreement"], indent=1))
     if not options.no_memory:
         document["peak_mb"] = {name: peak_memory(name, options) for name in found}
     settings = {"threads": torch.get_num_threads(), "clips": options.clips, "seconds": options.seconds,
-                "repeats": options.repeats, "batch": 1, "bandwidth_kbps": BANDWIDTH}  # fmt: skip
+                "repeats": options.repeats, "batch": 1, "bandwidth_kbps": BANDWIDTH,
+                "fitted_to": len(options.fit)}  # fmt: skip
     machine = {"capability": torch.backends.cpu.get_cpu_capability(), "ceiling_gigaflop_per_second": ceiling}
     return document | {"missing": missing, "settings": settings, "machine": machine, "versions": versions()}
 

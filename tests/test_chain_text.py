@@ -1,5 +1,6 @@
 """Text vocabularies, pairs of codes and text, and batches of whole utterances."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -51,6 +52,7 @@ def test_texts_that_cannot_be_written_are_refused(text, message):
     with pytest.raises(ConfigError, match=message) as caught:
         VOCABULARY.encode(text)
     assert "\n" not in str(caught.value)
+    assert VOCABULARY.unknown(text) == ([] if message == "no word" else message.split()[2:])
 
 
 def test_nothing_to_learn_from_and_too_few_symbols_are_refused():
@@ -108,7 +110,7 @@ def test_processes_share_a_step():
 
 
 def test_pairs_hold_what_the_tokenizer_says(corpus, capsys):
-    from speechtok.audio import read
+    from speechtok.audio import Audio, read, write
 
     rows = (corpus / "corpus.tsv").read_text().splitlines()
     rows[2] = "1.wav\ttrain\tt\t"
@@ -128,5 +130,12 @@ def test_pairs_hold_what_the_tokenizer_says(corpus, capsys):
     one = Pairs.build(manifests, "train", tokenizer, vocabulary, corpus / "cache", levels=2, limit=1)
     assert one.digest == pairs.digest
     assert Pairs.build(manifests, "train", tokenizer, vocabulary, corpus / "cache").digest != pairs.digest
+    (corpus / "again").mkdir()
+    loud = np.clip(5 * read(corpus / "0.wav").samples, -1, 1)  # of one name and length
+    write(corpus / "again/0.wav", Audio(loud, 16000))
+    os.utime(corpus / "again/0.wav", (1, 1))
+    (corpus / "again/corpus.tsv").write_text("\n".join(rows[:2]) + "\n")
+    other = Pairs.build([str(corpus / "again/corpus.tsv")], "train", tokenizer, vocabulary, corpus / "cache", levels=2)
+    assert other.names == pairs.names and other.codes[0].tolist() != wanted.tolist()
     with pytest.raises(ConfigError, match=r"longer than 0\.2 s"):
         Pairs.build(manifests, "train", tokenizer, vocabulary, corpus / "cache", longest=0.2)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import speechtok
+from speechtok.corpus.finishing import missing_shards
 from speechtok.corpus.plan import Cut, Plan
 from speechtok.corpus.progress import Progress
 from speechtok.corpus.run import tokenize
@@ -148,6 +149,16 @@ def test_extend_adds_what_is_new_and_leaves_the_rest(changed, model):
     assert corpus["a/00"] == old and "b/05" in corpus and "c" in corpus
     run(sounds, folder, model, size=2)
     assert tree(folder / "shards") == after
+
+
+def test_a_run_whose_plan_was_replaced_leaves_the_new_plans_files_alone(changed, model):
+    sounds, folder = changed
+    old = Plan.load(folder)
+    run(sounds, folder, model, size=2, update="extend")
+    after = tree(folder)
+    with pytest.raises(ConfigError, match="another run gave it a new plan meanwhile"):
+        missing_shards(folder, old)
+    assert tree(folder) == after
 
 
 def test_sync_follows_the_source(changed, model):

@@ -139,6 +139,28 @@ def test_what_is_wrong_with_a_source_is_said_in_one_line(tmp_path, name, content
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_names_and_columns_that_are_no_utf8_are_refused(tmp_path):
+    (tmp_path / "one.jsonl").write_text(json.dumps({"path": "a.wav", "text": "\ud800"}))
+    with pytest.raises(ConfigError, match=r"a\.wav' or its columns are no valid UTF-8"):
+        read_source(tmp_path / "one.jsonl")
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    try:
+        (folder / "b\udcff.wav").touch()
+    except OSError:
+        pytest.skip("this file system holds no such names")
+    with pytest.raises(ConfigError, match=r"b\\udcff\.wav' or its columns are no valid UTF-8"):
+        read_source(folder)
+
+
+def test_a_kaldi_text_may_hold_any_separator_of_lines_but_one(tmp_path):
+    speechtok.write(tmp_path / "a.wav", signal(0.1))
+    (tmp_path / "wav.scp").write_text(f"a {tmp_path}/a.wav\n", encoding="utf-8")
+    (tmp_path / "text").write_text("a one\u2028two\n", encoding="utf-8")
+    (recording,) = read_source(tmp_path / "wav.scp")
+    assert recording.columns["text"] == "one\u2028two"
+
+
 def test_a_missing_source_and_a_split_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match="no such file or folder"):
         read_source(tmp_path / "absent")

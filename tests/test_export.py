@@ -57,6 +57,18 @@ def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
         exporting.export(tiny_tokenizer(), tmp_path)
 
 
+def test_an_older_report_does_not_outlive_a_run_that_was_cut_short(tmp_path, monkeypatch):
+    def cut_short(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exporting, "_version", lambda package: "0")
+    monkeypatch.setattr(exporting, "_write_onnx", cut_short)
+    (tmp_path / exporting.REPORT).write_text('{"passed": true}')
+    with pytest.raises(KeyboardInterrupt):
+        exporting.export(tiny_tokenizer("seanet"), tmp_path)
+    assert not (tmp_path / exporting.REPORT).exists()
+
+
 def graphs_of(damage):
     """Stands in for a writer: runs the module itself, ``damage`` done to what the encoder gives."""
 

@@ -99,6 +99,8 @@ def test_the_command_writes_what_was_heard(broken, model, folder, search, capsys
 
 
 def test_what_cannot_be_measured_is_refused_in_one_line(broken, model, folder):
+    with pytest.raises(ConfigError, match="-1 utterances cannot be measured"):
+        choose_utterances(broken, "test", -1)
     with pytest.raises(ConfigError, match="no row has split 'dev'"):
         choose_utterances(broken, "dev")
     broken.write_text("path\tsplit\n0.wav\ttest\n")

@@ -1,5 +1,6 @@
 """Claims and files that several processes share, and that a kill leaves in order."""
 
+import errno
 import json
 import os
 import signal
@@ -31,6 +32,18 @@ def test_a_claim_is_held_once_and_given_back(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with claims.hold("one") as mine:
         assert mine
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_no_claim(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(claims_module.json, "dump", full)
+        told = pytest.raises(OutputError, match="one: cannot be written: No space left on device; make room")
+        with told, Claims(tmp_path).hold("one"):
+            pytest.fail("nothing is held")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", ["dead", "other start"])

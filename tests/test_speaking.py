@@ -55,6 +55,8 @@ def test_voices_are_other_utterances_of_the_speaker(manifest):
     assert [(one.said[0], one.voice[0]) for one in sentences] == [("a", "b"), ("b", "a"), ("c", "e")]
     assert speaking.speakers_in_train(manifest, sentences) == ["t"]
     assert len(choose_sentences(manifest, "test", 2)) == 2
+    with pytest.raises(ConfigError, match="0 sentences cannot be spoken"):
+        choose_sentences(manifest, "test", 0)
     manifest.write_text("\n".join(manifest.read_text().splitlines()[:2]) + "\n")
     with pytest.raises(ConfigError, match="speaking needs a named speaker of 'test' with a text and another utterance"):
         choose_sentences(manifest, "test", 9)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partialmethod
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from speechtok.config import from_mapping
 from speechtok.errors import CheckpointError, ConfigError
 from speechtok.train import asr, t2s
 from speechtok.train.batches import Batches
-from speechtok.train.chain import ChainLearner, train, with_replay
-from speechtok.train.chain_recipe import ChainRecipe
+from speechtok.train.chain import Balance, ChainLearner, train, with_replay
+from speechtok.train.chain_recipe import BalanceConfig, ChainRecipe
+from speechtok.train.devices import Devices
 from speechtok.train.snapshot import load_snapshot
 from test_train import assert_same
 from test_train_asr import make_recipe as asr_recipe
@@ -221,6 +223,37 @@ def test_replayed_speech_is_learned_and_its_held_out_part_watched(trained, folde
     assert row["replay-cer/attention"] == row["cer/attention"]
 
 
+def test_a_learned_balance_logs_no_other_weights():
+    balance = Balance(from_mapping(BalanceConfig, {"kind": "uncertainty"}, "the test"), {"asr/ctc": 1.0}, {}, True)
+    for loss in (2.0, 1.0):
+        balance.observe({"asr/ctc": loss, CHAIN: 1.0})
+        balance.dynamic.end_epoch()
+    assert balance.tasks == {"asr": 1.0, CHAIN: 1.0} != balance.dynamic.weights
+
+
+def test_unpaired_data_are_known_again_and_shared_evenly_only_where_there_are_any(trained, folder, monkeypatch):
+    (trained / "more.txt").write_text("that cat\n")
+    unpaired = {"text": str(trained / "more.txt"), "batch": 3}
+    learner = ChainLearner(make_recipe(trained, folder, epochs=1, unpaired=unpaired))
+    corpus, plain = learner.corpus, ChainLearner(make_recipe(trained, folder, epochs=1)).corpus
+    (trained / "more.txt").write_text("that hat\n")
+    changed = ChainLearner(make_recipe(trained, folder, epochs=1, unpaired=unpaired)).corpus
+    assert len({corpus, plain, changed}) == 3 and plain == learner.pairs.digest
+    monkeypatch.setattr(Devices, "share_of", partialmethod(of_two, Devices.share_of))
+    ChainLearner(make_recipe(trained, folder, epochs=1, unpaired={"batch": 3}))
+    with pytest.raises(ConfigError, match=r"unpaired\.batch=3 cannot be shared by 2 processes"):
+        ChainLearner(make_recipe(trained, folder, epochs=1, unpaired=unpaired))
+
+
+def of_two(devices, share_of, *arguments):
+    """A share as one of two processes has it."""
+    devices.processes = 2
+    try:
+        return share_of(devices, *arguments)
+    finally:
+        devices.processes = 1
+
+
 def test_models_that_do_not_fit_are_refused_in_one_line(trained, folder):
     with pytest.raises(ConfigError, match="asr is empty; name the folder of a trained model"):
         make_recipe(trained, folder, asr="")
@@ -235,6 +268,8 @@ def test_models_that_do_not_fit_are_refused_in_one_line(trained, folder):
         train(make_recipe(trained, folder, asr=str(trained / "other/model")), trained / "run")
     with pytest.raises(ConfigError, match="cannot be one chain"):
         Chain(tiny_recogniser(34, sizes=(12,)), tiny_t2s())
+    with pytest.raises(ConfigError, match="the recogniser with levels=1"):
+        Chain(tiny_recogniser(34, sizes=(32, 32)), tiny_t2s())
     (trained / "odd.txt").write_text("caf\u00e9 n\u00b0 5\n")
     with pytest.raises(ConfigError, match="unknown symbols"):
         train(make_recipe(trained, folder, unpaired={"text": str(trained / "odd.txt")}), trained / "run")

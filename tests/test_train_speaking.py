@@ -141,6 +141,11 @@ def test_prefixes_lie_inside_what_the_same_speaker_said(lengths, seed, vary, oth
             assert taken >= 1 and 0 <= start <= lengths[source] - taken
 
 
+def test_no_seconds_of_prefix_are_none():
+    prefixes = t2s.Prefixes(np.array([9, 9]), ["s", "s"], 0, t2s.PrefixConfig(seconds=0, other=1.0))
+    assert prefixes(0, np.full(4, 0.5)) == (0, 0, 0)
+
+
 def test_targets_begin_after_an_own_prefix_and_are_whole_after_anothers(corpus):
     learner = t2s.T2SLearner(make_recipe(t2s, corpus, "prefix.other=0", "prefix.vary=false"))
     draws = [np.full(4, 0.5)]

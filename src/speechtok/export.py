@@ -7,6 +7,7 @@ which versions.
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import json
 import warnings
@@ -77,18 +78,19 @@ def export(
         raise NotSupportedError(f"{tokenizer.name} is no codec; only codecs can be exported")
     packages = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}[runtime]
     versions = {package: _version(package) for package in packages}
-    codec = tokenizer.codec.cpu()
+    codec = copy.deepcopy(tokenizer.codec).cpu()  # the tokenizer itself stays on its device
     halves = {"encoder": ExportEncoder(codec).eval(), "decoder": ExportDecoder(codec).eval()}
     shortest = min_samples(codec)
     wave = torch.zeros(2, max(TRACED_FRAMES * tokenizer.hop + 13, shortest))
     codes = torch.zeros(2, tokenizer.levels, TRACED_FRAMES, dtype=torch.long)
     folder = make_folder(folder)
+    (folder / REPORT).unlink(missing_ok=True)  # it is written last, so it never vouches for graphs of a killed run
     write = {"onnx": _write_onnx, "openvino": _write_openvino}[runtime]
     graphs = {
         "encoder": write(halves["encoder"], wave, ("wave", "codes"), {0: "batch", 1: "samples"}, folder / "encoder"),
         "decoder": write(halves["decoder"], codes, ("codes", "wave"), {0: "batch", 2: "frames"}, folder / "decoder"),
     }
-    rows = [compared(tokenizer, graphs, wave) for wave in speech(tokenizer, seconds, shortest)]
+    rows = [compared(codec, graphs, wave) for wave in speech(tokenizer, seconds, shortest)]
     share = 1 - sum(row.differ for row in rows) / sum(row.codes for row in rows)
     worst = max(row.decode_error for row in rows)
     report = {
@@ -118,10 +120,10 @@ def speech(tokenizer: Tokenizer, seconds: Sequence[float], shortest: int) -> lis
 
 
 @torch.no_grad()
-def compared(tokenizer: CodecTokenizer, graphs: dict[str, Run], wave: np.ndarray) -> Agreement:
+def compared(codec: nn.Module, graphs: dict[str, Run], wave: np.ndarray) -> Agreement:
     """Codes of both on ``wave[B, T]``, and the sounds of the library's codes."""
-    codes = tokenizer.codec.encode(torch.tensor(wave))
-    sound = tokenizer.codec.decode(codes).numpy()
+    codes = codec.encode(torch.tensor(wave))
+    sound = codec.decode(codes).numpy()
     found = graphs["encoder"](wave)
     same_shape = found.shape == tuple(codes.shape)
     differ = int((found != codes.numpy()).sum()) if same_shape else codes.numel()

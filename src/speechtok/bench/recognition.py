@@ -65,8 +65,10 @@ def choose_utterances(manifest: str | Path, split: str, most: int = 0) -> list[I
     """Utterances of a split, spread evenly over it; 0 takes all.
 
     Raises:
-        ConfigError: the manifest cannot be read, or no row of the split has a text.
+        ConfigError: the manifest cannot be read, no row of the split has a text, or ``most`` is below 0.
     """
+    if most < 0:
+        raise ConfigError(f"{most} utterances cannot be measured; give --utterances a number above 0, or 0 for all")
     items = utterances_of([str(manifest)], split)
     if not any(plain(utterance.text) for _, utterance in items):
         raise ConfigError(f"{manifest}: no utterance of split {split!r} has a text; error rates need column text")

@@ -68,8 +68,11 @@ def choose_sentences(manifest: Path, split: str, count: int, seed: int = 0) -> l
     """Transcribed utterances spread evenly over a split, each with a voice that is drawn; the same in every run.
 
     Raises:
-        ConfigError: the manifest cannot be read, or no named speaker has two utterances of which one is long enough.
+        ConfigError: the manifest cannot be read, no named speaker has two utterances of which one is long enough, or
+            ``count`` is below 1.
     """
+    if count < 1:
+        raise ConfigError(f"{count} sentences cannot be spoken; give --sentences a number above 0")
     items = [item for item in choose_utterances(manifest, split) if item[1].speaker.lower() not in UNNAMED]
     voices = [item for item in items if _seconds(item) >= SHORTEST_PROMPT]
     choices = []

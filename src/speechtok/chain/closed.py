@@ -30,16 +30,16 @@ class Chain(nn.Module):
         balance: what learns along, where the weights of their losses are learned.
 
     Raises:
-        ConfigError: they know different numbers of symbols or of semantic codes.
+        ConfigError: they know different numbers of symbols or of semantic codes, or the recogniser hears more levels.
     """
 
     def __init__(self, asr: Recogniser, t2s: TextToSemantic, balance: nn.Module | None = None):
         super().__init__()
-        one, other = (asr.config.symbols, asr.config.sizes[0]), (t2s.config.text, t2s.config.semantic)
+        one, other = (asr.config.symbols, *asr.config.sizes), (t2s.config.text, t2s.config.semantic)
         if one != other:
             raise ConfigError(
                 f"recogniser and speaker cannot be one chain: {one} and {other} text symbols and semantic codes; train"
-                " one with vocabulary= and tokenizer= of the other"
+                " one with vocabulary= and tokenizer= of the other, the recogniser with levels=1"
             )
         self.asr, self.t2s, self.balance = asr, t2s, balance
 

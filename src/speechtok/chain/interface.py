@@ -66,7 +66,7 @@ def gumbel(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
 def straight_through(soft: Tensor) -> Tensor:
     """One-hot rows of the largest entries forwards, ``soft[..., C]`` backwards."""
     hard = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
-    return hard + soft - soft.detach()
+    return hard + (soft - soft.detach())  # in this order nothing is rounded away from 0 and 1
 
 
 ESTIMATORS = {"argmax": st_argmax, "gumbel": st_gumbel}

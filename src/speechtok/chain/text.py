@@ -88,10 +88,14 @@ class TextVocabulary:
         written = plain(text)
         if not written:
             raise ConfigError(f"the text {text!r} has no word in it; give letters")
-        unknown = sorted(set(written.replace(" ", MARK)) - self._letters)
+        unknown = self.unknown(text)
         if unknown:
             raise ConfigError(f"unknown symbols {' '.join(unknown)} in the text {_short(text)!r}; spell them in words")
         return self._model.encode(written, add_special_tokens=False).ids
+
+    def unknown(self, text: str) -> list[str]:
+        """Symbols of a text in the plain form that the vocabulary lacks."""
+        return sorted(set(plain(text).replace(" ", MARK)) - self._letters)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of numbers; specials are left out.

@@ -29,13 +29,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--shard-size", type=int, default=256, metavar="N", help="most recordings of a shard (256)")
     parser.add_argument("--shard-seconds", type=float, metavar="S", help="most seconds of a shard (default: any)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core, or one on a GPU)")
     parser.add_argument("--ray", metavar="ADDRESS", help="let a Ray cluster do the work: its address, auto or local")
     parser.add_argument("--num-gpus", type=float, default=0.0, metavar="N", help="GPUs of each task of the cluster")
     parser.add_argument(
         "--update", choices=("extend", "sync", "redo"),
         help="where the source has changed: add what is new; sync also makes shards with changed recordings again;"
-        " redo makes everything again",
+        " redo plans everything again and keeps shards that would come out the same",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print what happens as JSON lines")
 

@@ -11,7 +11,7 @@ from typing import Any
 from speechtok.corpus.extras import library
 from speechtok.corpus.plan import CLAIMS, FORMAT, PLAN, RECORDINGS, SHARDS, SUFFIX, VERSION, Plan, Shard
 from speechtok.corpus.table import read_about
-from speechtok.errors import TokenFileError
+from speechtok.errors import ConfigError, TokenFileError
 from speechtok.shards.claims import remove_stale
 from speechtok.shards.durable import remove_leftovers, write_durably
 
@@ -22,8 +22,11 @@ def missing_shards(folder: Path, plan: Plan) -> list[str]:
     """Names of the shards that are to be made. Files of another plan and leftovers of killed runs are removed.
 
     Raises:
+        ConfigError: the folder has another plan by now, whose files are not touched.
         OutputError: the folder cannot be changed.
     """
+    if Plan.load(folder) != plan:
+        raise ConfigError(f"{folder}: another run gave it a new plan meanwhile; wait for its end, then start again")
     for place in (folder, folder / RECORDINGS, folder / SHARDS):
         remove_leftovers(place)
     keys = {f"{shard.name}{SUFFIX}": shard.key for shard in plan.shards}

@@ -56,7 +56,8 @@ class Progress:
     def line(self) -> str:
         """Where the run stands."""
         spent = time.monotonic() - self.started
-        left = spent / self.done * (self.total - self.done) if self.done else 0.0
+        # a recording is told of twice where the worker that did it was killed before its shard was whole
+        left = spent / self.done * max(0, self.total - self.done) if self.done else 0.0
         done, total = self.before + self.done, self.before + self.total
         return f"{done} of {total} recordings, {self._figures()}, {_clock(left)} left"
 

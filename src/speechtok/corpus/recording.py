@@ -66,12 +66,13 @@ def require_distinct(recordings: Iterable[Recording], where: str) -> list[Record
     """The recordings as a list.
 
     Raises:
-        ConfigError: there is none, an id is empty, or two have the same; names both.
+        ConfigError: there is none, an id is empty, two have the same (names both), or one is no valid UTF-8.
     """
     seen: dict[str, Recording] = {}
     for recording in recordings:
         if not recording.id:
             raise ConfigError(f"{where}: {recording.place} has an empty id; give it one")
+        _require_text(recording, where)
         if recording.id in seen:
             raise ConfigError(
                 f"{where}: {seen[recording.id].place} and {recording.place} both have the id {recording.id!r};"
@@ -81,3 +82,12 @@ def require_distinct(recordings: Iterable[Recording], where: str) -> list[Record
     if not seen:
         raise ConfigError(f"{where}: holds no recording; check the place, and --split if it was given")
     return list(seen.values())
+
+
+def _require_text(recording: Recording, where: str) -> None:
+    try:
+        recording.line().encode()
+    except UnicodeEncodeError:  # a file name of another encoding, or half a surrogate pair in JSON
+        raise ConfigError(
+            f"{where}: {recording.place!a} or its columns are no valid UTF-8, which shards cannot hold; rename it"
+        ) from None

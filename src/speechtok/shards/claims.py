@@ -4,8 +4,8 @@ A claim is a small JSON file made exclusively (``O_EXCL``). It is stale when its
 the machine where it ran, or when it was not renewed for ``LEASE`` seconds, which can be seen from anywhere. Whoever
 meets a stale claim takes it over.
 
-Claims save work; they do not guard results. Should two processes ever hold one claim, on a file system that is late,
-both make the same bytes under names of their own and rename them to the same place.
+Claims save work; they do not guard results. Should two processes ever hold one claim, on a file system that is late or
+knows no locks, both make the same bytes under names of their own and rename them to the same place.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from speechtok.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # a system without it
+    fcntl = None
 
 LEASE = 60.0
 """Seconds after which a claim that was not renewed is stale."""
@@ -40,9 +47,20 @@ class Claims:
 
     @contextmanager
     def hold(self, name: str) -> Iterator[bool]:
-        """Whether ``name`` is ours within the body; renewed meanwhile and given back afterwards."""
+        """Whether ``name`` is ours within the body; renewed meanwhile and given back afterwards.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
         path = self.folder / name
-        if not self._take(path):
+        try:
+            mine = self._take(path)
+        except FileNotFoundError:  # somebody has just removed the empty folder: a later look
+            mine = False
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(f"{path}: cannot be written: {reason}; make room or choose another place") from error
+        if not mine:
             yield False
             return
         done = threading.Event()
@@ -60,13 +78,21 @@ class Claims:
         self.folder.mkdir(parents=True, exist_ok=True)
         if _create(path):
             return True
+        return self._may_be_taken(path) is not None and self._take_over(path)
+
+    def _may_be_taken(self, path: Path) -> bytes | None:
+        """The content of a claim that may be taken over, else None."""
         try:
             seen = path.read_bytes()
         except FileNotFoundError:  # given back since; a later look finds it free or its work done
-            return False
-        if not (self.steal or self._is_stale(path, seen)):
-            return False
-        return _bury(path, seen) and _create(path)
+            return None
+        return seen if self.steal or self._is_stale(path, seen) else None
+
+    def _take_over(self, path: Path) -> bool:
+        # one at a time, who looks again: of two who judged the same claim, one would bury what the other has just made
+        with _alone(self.folder):
+            seen = self._may_be_taken(path)
+            return seen is not None and _bury(path, seen) and _create(path)
 
     def _is_stale(self, path: Path, seen: bytes) -> bool:
         try:
@@ -127,13 +153,35 @@ def _started(pid: int) -> str:
     return "" if fields[0] in "ZX" else fields[19]
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process is in such a body for this folder; on systems and file systems that know locks.
+
+    The system gives a lock back when its process dies.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _create(path: Path) -> bool:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except (FileExistsError, FileNotFoundError):  # or somebody has just removed the empty folder: a later look
         return False
-    with os.fdopen(handle, "w") as file:
-        json.dump(identity(), file)
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(identity(), file)
+    except OSError:  # a full disk: an empty claim would make others wait for its lease
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 

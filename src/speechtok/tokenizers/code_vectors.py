@@ -28,7 +28,7 @@ def code_vectors(tokenizer: Tokenizer, levels: int) -> list[Tensor]:
         return first + (code_vectors(tokenizer.codec, rest) if rest else [])
     quantizer = tokenizer.codec.quantizer if isinstance(tokenizer, CodecTokenizer) else None
     if not isinstance(quantizer, Quantizer):
-        raise ConfigError(f"{tokenizer.name} shows no code vectors; set network.start=random")
+        raise ConfigError(f"{tokenizer.name} shows no code vectors; set start=random (network.start=random of a probe)")
     device = next(tokenizer.codec.parameters()).device
     every = [torch.arange(size, device=device)[None, None] for size in tokenizer.codebook_sizes[:levels]]
     return [quantizer.vectors(codes, level)[0, 0] for level, codes in enumerate(every)]

@@ -151,9 +151,12 @@ class CodecTokenizer(Tokenizer):
         """See ``Tokenizer.encode_file``."""
         levels, recording = self.checked_levels(levels), Recording(path, self.sample_rate)
         # a compact type meanwhile: hours of int64 would weigh as much as the model's work
-        compact = smallest_type(max(self.codebook_sizes) - 1)
-        pieces = [codes.astype(compact) for codes in self._encoded(recording, levels)]
-        return self._tokens(np.concatenate(pieces, axis=1), len(recording))
+        codes = np.empty((levels, self._count(recording)), smallest_type(max(self.codebook_sizes) - 1))
+        done = 0
+        for piece in self._encoded(recording, levels):
+            codes[:, done : done + piece.shape[1]] = piece
+            done += piece.shape[1]
+        return self._tokens(codes, len(recording))
 
     def decode_file(self, tokens: Tokens, path: StrPath) -> None:
         """See ``Tokenizer.decode_file``."""

@@ -58,6 +58,8 @@ class Balance:
             return {ASR: 1.0}
         if self.config.kind == "fixed":
             return {ASR: self.config.asr, CHAIN: self.config.chain}
+        if self.config.kind == "uncertainty":
+            return {ASR: 1.0, CHAIN: 1.0}
         return self.dynamic.weights
 
     @property
@@ -95,18 +97,15 @@ class ChainLearner(Learner):
         torch.manual_seed(recipe.seed)
         self.tokenizer = codes_tokenizer(recipe.tokenizer)
         model, self.vocabulary = chain_of(recipe, self.tokenizer)
-        parts = model.asr.config.weights
-        data, longest = recipe.data, recipe.data.longest
-        self.unpaired = Unpaired.read(recipe.unpaired, self.tokenizer, self.vocabulary, longest, data.cache)
-        others = {SPEAKER: recipe.gold} if recipe.gold else {}
-        self.balance = Balance(recipe.balance, parts, others | self.unpaired.weights(parts), recipe.loop)
-        super().__init__(recipe, model, self.balance.weights)
+        super().__init__(recipe, model, {})  # the balance gives the weights of every step
         self.recipe: ChainRecipe = recipe
         with self.devices.main_first():
             self.open_data()
+        parts, others = model.asr.config.weights, {SPEAKER: recipe.gold} if recipe.gold else {}
+        self.balance = Balance(recipe.balance, parts, others | self.unpaired.weights(parts), recipe.loop)
         recipe.validate_every = self.batches.steps_per_epoch
         recipe.steps = recipe.epochs * recipe.validate_every
-        self.corpus = self.pairs.digest
+        self.corpus = self.pairs.digest + self.unpaired.digest
         self.best = Best(self.average)
 
     @property
@@ -117,6 +116,9 @@ class ChainLearner(Learner):
     def open_data(self) -> None:
         """Speech that is learned from, its epochs, its prefixes, and what is held out of each domain."""
         data, replay, seed = self.recipe.data, self.recipe.replay, self.recipe.seed
+        unpaired = self.recipe.unpaired
+        self.unpaired = Unpaired.read(unpaired, self.tokenizer, self.vocabulary, data.longest, data.cache)
+        self.unpaired_share = self.devices.share_of(unpaired.batch, "unpaired.batch") if self.unpaired else slice(0)
         self.pairs = self.pairs_of(data.manifests, "train", data.limit)
         held_out = {"": self.pairs_of(data.validation or data.manifests, "dev", data.validation_files)}
         own, chosen = len(self.pairs), None
@@ -170,8 +172,7 @@ class ChainLearner(Learner):
         if recipe.loop:
             losses |= self.model.repeat(rows, spoken, self.estimator, recipe.interface.gradient, mean)
             draws = np.random.default_rng((recipe.seed, self.step, DRAWS))
-            share = self.devices.share_of(recipe.unpaired.batch)
-            losses |= self.unpaired.losses(self.model, self.estimator, draws, share, mean)
+            losses |= self.unpaired.losses(self.model, self.estimator, draws, self.unpaired_share, mean)
         if self.model.balance is not None:
             losses[UNCERTAINTY] = self.model.balance({ASR: self.balance.together(losses), CHAIN: losses[CHAIN]})
         return losses
@@ -216,7 +217,10 @@ def chain_of(recipe: ChainRecipe, tokenizer: Tokenizer) -> tuple[Chain, TextVoca
 
 
 def with_replay(own: int, others: int, share: float, seed: int, epoch: int) -> np.ndarray:
-    """Utterances of an epoch: the first ``own``, and of the ``others`` behind them as many as make up their share."""
+    """Utterances of an epoch: the first ``own``, and of the ``others`` behind them as many as make up their share.
+
+    All of the others where they are too few for it.
+    """
     count = min(others, round(own * share / (1 - share)))
     replayed = np.random.default_rng((seed, REPLAY, epoch)).permutation(others)[:count]
     return np.concatenate([np.arange(own), own + replayed])

@@ -43,7 +43,8 @@ class ReplayConfig:
 
     manifests: list[str] = field(default_factory=list)
     share: float = 0.0
-    """Of every epoch's utterances; above 0 it needs manifests. They are other ones in every epoch."""
+    """Of every epoch's utterances; above 0 it needs manifests. They are other ones in every epoch, and all of them
+    where they are too few for such a share."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:

@@ -88,7 +88,7 @@ class WaveStore:
             AudioError: a file that cannot be read; the message names it.
             OutputError: the cache cannot be written.
         """
-        key = hashlib.sha256(json.dumps([rate, *(_identity(u.path) for u in utterances)]).encode()).hexdigest()[:16]
+        key = hashlib.sha256(json.dumps([rate, *(identity(u.path) for u in utterances)]).encode()).hexdigest()[:16]
         store = Path(cache) / f"waves-{key}.npy"
         index = Path(cache) / f"waves-{key}.offsets.npy"
         if not (store.exists() and index.exists()):
@@ -208,7 +208,12 @@ def pooled(manifests: Iterable[str | Path], split: str) -> list[Utterance]:
     return [utterance for manifest in manifests for utterance in read_manifest(manifest, split)]
 
 
-def _identity(path: Path) -> list[str | int]:
+def identity(path: Path) -> list[str | int]:
+    """By which caches know an audio file again, in whatever folder: name, size, time of its last change.
+
+    Raises:
+        AudioError: there is no such file.
+    """
     try:
         status = os.stat(path)
     except OSError as error:

@@ -51,14 +51,14 @@ class Devices:
         """The other processes enter the block when the main one has left it."""
         return self.world.main_process_first()
 
-    def share_of(self, batch: int) -> slice:
-        """This process's rows of a batch.
+    def share_of(self, batch: int, setting: str = "data.batch") -> slice:
+        """This process's rows of a batch, whose size ``setting`` says.
 
         Raises:
             ConfigError: the processes cannot share it evenly.
         """
         if batch % self.processes:
-            raise ConfigError(f"data.batch={batch} cannot be shared by {self.processes} processes evenly")
+            raise ConfigError(f"{setting}={batch} cannot be shared by {self.processes} processes evenly")
         size = batch // self.processes
         return slice(self.process * size, (self.process + 1) * size)
 

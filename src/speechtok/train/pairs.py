@@ -14,10 +14,10 @@ import numpy as np
 from speechtok.audio import Audio, probe
 from speechtok.chain.text import TextVocabulary
 from speechtok.checks import smallest_type
-from speechtok.errors import AudioError, ConfigError, SpeechtokError
+from speechtok.errors import AudioError, ConfigError
 from speechtok.guidance.writing import plain
 from speechtok.tokenizers.base import Tokenizer
-from speechtok.train.data import Utterance, WaveStore, evenly
+from speechtok.train.data import Utterance, WaveStore, evenly, identity
 from speechtok.train.tracks import Track
 from speechtok.train.transcripts import utterances_of
 
@@ -121,7 +121,6 @@ class Pairs:
             print(f"{split}: {len(found)} utterances, {found.seconds / 3600:.2f} h{said}", flush=True)
         return found
 
-
     def joined(self, other: Pairs) -> Pairs:
         """These utterances and those of another corpus behind them, of the same tokenizer and vocabulary."""
         names = ("names", "speakers", "texts", "codes", "text")
@@ -141,8 +140,8 @@ def codes_of(tokenizer: Tokenizer, utterances: Sequence[Utterance], levels: int,
     def rows_of(wave: np.ndarray) -> np.ndarray:
         return tokenizer.encode(Audio(wave, tokenizer.sample_rate), levels).codes.T.astype(kind)
 
-    # lengths alone do not tell files apart whose text decides what is kept
-    names = hashlib.sha256(json.dumps([utterance.path.name for utterance in utterances]).encode()).hexdigest()
+    # lengths alone do not tell files apart, such as those of a corpus and of the same with noise
+    names = hashlib.sha256(json.dumps([identity(utterance.path) for utterance in utterances]).encode()).hexdigest()
     return Track.build(store, [tokenizer.fingerprint, levels, names], tokenizer.hop, rows_of, cache)
 
 
@@ -156,11 +155,7 @@ def texts_of(manifests: Sequence[str], split: str) -> list[str]:
 
 
 def _text_fault(utterance: Utterance, vocabulary: TextVocabulary) -> str | None:
-    try:
-        vocabulary.encode(utterance.text)
-    except SpeechtokError:
-        return "with symbols that the vocabulary lacks"
-    return None
+    return "with symbols that the vocabulary lacks" if vocabulary.unknown(utterance.text) else None
 
 
 def _seconds(utterance: Utterance) -> float:

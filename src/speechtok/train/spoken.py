@@ -52,7 +52,7 @@ class PrefixConfig:
     """What the model may hear of a speaker before it speaks."""
 
     seconds: float = 3.0
-    """Longest prefix; never more than half of an utterance is taken from itself."""
+    """Longest prefix, 0 for none at all; never more than half of an utterance is taken from itself."""
     vary: bool = True
     """Whether lengths are uniform between nothing and that; otherwise they are all that."""
     other: float = 0.5
@@ -99,7 +99,7 @@ class Prefixes:
         """Of one utterance, by four numbers between 0 and 1."""
         wanted = round(self.frames * draws[0]) if self.config.vary else self.frames
         friends = self.of_speaker[self.speakers[pick]] if self.speakers[pick] else [pick]
-        if draws[1] >= self.config.other or len(friends) < 2:
+        if not self.frames or draws[1] >= self.config.other or len(friends) < 2:
             return Prefix(pick, 0, min(wanted, int(self.lengths[pick]) // 2))
         place = int(draws[2] * (len(friends) - 1))
         source = friends[place + (place >= friends.index(pick))]

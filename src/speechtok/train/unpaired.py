@@ -5,6 +5,7 @@ The two half loops are those of the machine speech chain (Tjandra et al. 2017, a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,19 @@ class Unpaired:
             if not codes:
                 raise ConfigError(f"unpaired.speech: nothing lasts {longest:g} s or less; raise data.longest")
         return cls(config, codes, _sentences(config.text, vocabulary) if config.text else [])
+
+    def __bool__(self) -> bool:
+        return bool(self.codes or self.sentences)
+
+    @property
+    def digest(self) -> str:
+        """Of all that is drawn from; empty where that is nothing."""
+        digest = hashlib.sha256()
+        for rows in (self.codes, self.sentences):
+            digest.update(np.array([len(rows), *map(len, rows)], "<i8").tobytes())
+            for row in rows:
+                digest.update(row.astype("<i8").tobytes())
+        return digest.hexdigest() if self else ""
 
     def weights(self, parts: dict[str, float]) -> dict[str, float]:
         """Of the losses of ``losses``; ``parts`` are the shares of the recogniser's losses."""

@@ -53,7 +53,7 @@ def recordings(path: Path, split: str | None) -> Iterator[Recording]:
 def _pairs(path: Path) -> Iterator[tuple[str, str]]:
     """First word and the rest of every line; paths may hold spaces."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would also split at U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give a text file of Kaldi") from error
     for number, line in enumerate(lines, 1):
