@@ -13,6 +13,10 @@ from speechtok.errors import ConfigError
 
 FORMATS = "speechtok."
 """How the ``format`` of a result begins."""
+NO_TOKENIZERS = tuple(
+    f"{FORMATS}{kind}" for kind in ("recognition", "speaking", "adaptation", "chain-study", "studies")
+)
+"""Results about models that live on tokens, or drawn from other results: they rate no tokenizer."""
 FIRST, ALL = "first", "all"
 WHOLE = "whole voice"
 """The only range of levels of a tokenizer that speaks in any voice, which mixes none."""
@@ -89,7 +93,8 @@ def read_results(folder: str | Path) -> Results:
 
 def _figures(document: Any, file: str) -> Iterator[Figure]:
     """A row of a summary is one figure (it names its ``measure``), or has a mapping with a mean for each measure."""
-    if not isinstance(document, dict) or not str(document.get("format", "")).startswith(FORMATS):
+    kind = str(document.get("format", "")) if isinstance(document, dict) else ""
+    if not kind.startswith(FORMATS) or kind in NO_TOKENIZERS:
         return
     tokenizer = document.get("tokenizer") or {}
     common = {"data": _data(document), "tools": _tools(document), "file": file}
