@@ -106,9 +106,8 @@ class AsrLearner(Learner):
 
     def pairs_of(self, manifests: list[str], split: str, limit: int) -> Pairs:
         """Codes and text of a split."""
-        recipe, data = self.recipe, self.recipe.data
-        options = {"levels": recipe.levels, "longest": data.longest, "limit": limit, "tell": self.devices.main}
-        return Pairs.build(manifests, split, self.tokenizer, self.vocabulary, data.cache, **options)
+        options = self.recipe.data.pairing | {"limit": limit, "tell": self.devices.main}
+        return Pairs.build(manifests, split, self.tokenizer, self.vocabulary, levels=self.recipe.levels, **options)
 
     def losses(self) -> dict[str, Tensor]:
         """Of this process's share of the step's utterances."""

@@ -133,15 +133,12 @@ class ChainLearner(Learner):
 
     def pairs_of(self, manifests: list[str], split: str, limit: int) -> Pairs:
         """Semantic codes and text of a split."""
-        data = self.recipe.data
-        options = {"longest": data.longest, "limit": limit, "tell": self.devices.main}
-        return Pairs.build(manifests, split, self.tokenizer, self.vocabulary, data.cache, **options)
+        options = self.recipe.data.pairing | {"limit": limit, "tell": self.devices.main}
+        return Pairs.build(manifests, split, self.tokenizer, self.vocabulary, **options)
 
     def prefixes_of(self, pairs: Pairs) -> Prefixes:
         """Of a corpus, as the recipe has them."""
-        return Prefixes(
-            pairs.lengths, pairs.speakers, round(self.recipe.prefix.seconds * pairs.rate), self.recipe.prefix
-        )
+        return Prefixes.of(pairs, self.recipe.prefix)
 
     def estimator(self, rows: Tensor) -> Tensor:
         """The interface at the temperature of this epoch."""

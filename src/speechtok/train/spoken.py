@@ -18,7 +18,7 @@ from speechtok.config import require_whole
 from speechtok.errors import ConfigError
 from speechtok.tokenizers.base import Tokenizer
 from speechtok.tokens import Tokens
-from speechtok.train.pairs import texts_of
+from speechtok.train.pairs import Pairs, texts_of
 
 
 @dataclass
@@ -45,6 +45,11 @@ class SpokenConfig:
         require_whole(self, 0, "limit", section="data.")
         if self.longest <= 0:
             raise ConfigError(f"data.longest is {self.longest}; give seconds above 0")
+
+    @property
+    def pairing(self) -> dict[str, Any]:
+        """What ``Pairs.build`` is told of it for every split."""
+        return {"cache": self.cache, "longest": self.longest}
 
 
 @dataclass
@@ -94,6 +99,11 @@ class Prefixes:
         self.of_speaker: dict[str, list[int]] = defaultdict(list)
         for index, speaker in enumerate(speakers):
             self.of_speaker[speaker].append(index)
+
+    @classmethod
+    def of(cls, pairs: Pairs, config: PrefixConfig) -> Prefixes:
+        """Of a corpus."""
+        return cls(pairs.lengths, pairs.speakers, round(config.seconds * pairs.rate), config)
 
     def __call__(self, pick: int, draws: np.ndarray) -> Prefix:
         """Of one utterance, by four numbers between 0 and 1."""

@@ -90,14 +90,12 @@ class T2SLearner(Learner):
 
     def pairs_of(self, manifests: list[str], split: str, limit: int) -> Pairs:
         """Semantic codes and text of a split."""
-        data = self.recipe.data
-        options = {"longest": data.longest, "limit": limit, "tell": self.devices.main}
-        return Pairs.build(manifests, split, self.tokenizer, self.vocabulary, data.cache, **options)
+        options = self.recipe.data.pairing | {"limit": limit, "tell": self.devices.main}
+        return Pairs.build(manifests, split, self.tokenizer, self.vocabulary, **options)
 
     def prefixes_of(self, pairs: Pairs) -> Prefixes:
         """Of a corpus, as the recipe has them."""
-        frames = round(self.recipe.prefix.seconds * pairs.rate)
-        return Prefixes(pairs.lengths, pairs.speakers, frames, self.recipe.prefix)
+        return Prefixes.of(pairs, self.recipe.prefix)
 
     def losses(self) -> dict[str, Tensor]:
         """Cross-entropy of this process's share of the step's utterances."""
