@@ -139,3 +139,28 @@ def test_pairs_hold_what_the_tokenizer_says(corpus, capsys):
     assert other.names == pairs.names and other.codes[0].tolist() != wanted.tolist()
     with pytest.raises(ConfigError, match=r"longer than 0\.2 s"):
         Pairs.build(manifests, "train", tokenizer, vocabulary, corpus / "cache", longest=0.2)
+
+
+def test_speeds_make_copies_of_other_length_and_speaker(corpus):
+    import soxr
+
+    from speechtok.audio import Audio, read
+    from speechtok.train.spoken import SpokenConfig
+
+    manifests, tokenizer = [str(corpus / "corpus.tsv")], tiny_tokenizer()
+    vocabulary = TextVocabulary.train(texts_of(manifests, "train"), 32)
+    config = SpokenConfig(manifests, cache=str(corpus / "cache"), speeds=[1.0, 0.8])
+    plain = Pairs.build(manifests, "train", tokenizer, vocabulary, cache=corpus / "cache")
+    both = Pairs.build(manifests, "train", tokenizer, vocabulary, **config.pairing("train"))
+    n = len(plain)
+    assert (len(both), both.names[:n], both.texts) == (2 * n, plain.names, plain.texts * 2)
+    assert [one.tolist() for one in both.codes[:n]] == [one.tolist() for one in plain.codes]
+    assert both.names[n] == f"{plain.names[0]}@0.8" and both.speakers[n] == f"{plain.speakers[0]}@0.8"
+    wave = read(corpus / "0.wav", tokenizer.sample_rate).samples
+    slow = tokenizer.encode(Audio(soxr.resample(wave, 0.8, 1.0), tokenizer.sample_rate), 1).codes
+    assert both.codes[n].shape == slow.shape and np.mean(both.codes[n] == slow) > 0.9  # int16 between file and codes
+    assert slow.shape[1] == pytest.approx(plain.lengths[0] / 0.8, abs=1)
+    assert config.pairing("dev")["speeds"] == [1.0]
+    for wrong in ([], [1.0, 1.0], [3.0]):
+        with pytest.raises(ConfigError, match=r"data\.speeds"):
+            SpokenConfig(manifests, speeds=wrong)

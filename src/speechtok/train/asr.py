@@ -106,7 +106,7 @@ class AsrLearner(Learner):
 
     def pairs_of(self, manifests: list[str], split: str, limit: int) -> Pairs:
         """Codes and text of a split."""
-        options = self.recipe.data.pairing | {"limit": limit, "tell": self.devices.main}
+        options = self.recipe.data.pairing(split) | {"limit": limit, "tell": self.devices.main}
         return Pairs.build(manifests, split, self.tokenizer, self.vocabulary, levels=self.recipe.levels, **options)
 
     def losses(self) -> dict[str, Tensor]:

@@ -133,7 +133,7 @@ class ChainLearner(Learner):
 
     def pairs_of(self, manifests: list[str], split: str, limit: int) -> Pairs:
         """Semantic codes and text of a split."""
-        options = self.recipe.data.pairing | {"limit": limit, "tell": self.devices.main}
+        options = self.recipe.data.pairing(split) | {"limit": limit, "tell": self.devices.main}
         return Pairs.build(manifests, split, self.tokenizer, self.vocabulary, **options)
 
     def prefixes_of(self, pairs: Pairs) -> Prefixes:

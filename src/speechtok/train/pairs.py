@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import soxr
 
 from speechtok.audio import Audio, probe
 from speechtok.chain.text import TextVocabulary
@@ -76,6 +77,7 @@ class Pairs:
         levels: int = 1,
         longest: float = 30.0,
         limit: int = 0,
+        speeds: Sequence[float] = (1.0,),
         tell: bool = True,
     ) -> Pairs:
         """The rows of a split whose text can be written; codes are made once and kept in ``cache``.
@@ -84,6 +86,7 @@ class Pairs:
             levels: the first so many of the tokenizer; those of its first level are the semantic ones.
             longest: seconds; what lasts longer is left out.
             limit: most utterances, spread evenly over the split; 0 takes all. With a limit only those are encoded.
+            speeds: as often every utterance is there, each time played so much faster, by a speaker of its own.
             tell: print one line that says how many there are, and why others are left out.
 
         Raises:
@@ -100,20 +103,21 @@ class Pairs:
         if not named:
             raise ConfigError(f"{', '.join(manifests)}: no utterance of split {split!r} can be used; none has a text")
         found = cls(tokenizer.frame_rate, tokenizer.fingerprint, vocabulary)
-        track = codes_of(tokenizer, [utterance for _, utterance in named], levels, cache)
-        for index, (name, utterance) in enumerate(named):
-            codes = track[index]
-            fault = _text_fault(utterance, vocabulary)
-            if fault is None and len(codes) > longest * found.rate:
-                fault = f"longer than {longest:g} s"
-            if fault is not None:
-                left[fault] += 1
-                continue
-            found.names.append(name)
-            found.speakers.append(utterance.speaker)
-            found.texts.append(plain(utterance.text))
-            found.codes.append(codes.T.astype(np.int64))
-            found.text.append(np.array(vocabulary.encode(utterance.text), np.int64))
+        for speed in speeds:
+            track = codes_of(tokenizer, [utterance for _, utterance in named], levels, cache, speed)
+            for index, (name, utterance) in enumerate(named):
+                codes = track[index]
+                fault = _text_fault(utterance, vocabulary)
+                if fault is None and len(codes) > longest * found.rate:
+                    fault = f"longer than {longest:g} s"
+                if fault is not None:
+                    left[fault] += 1
+                    continue
+                found.names.append(_played(name, speed))
+                found.speakers.append(_played(utterance.speaker, speed))
+                found.texts.append(plain(utterance.text))
+                found.codes.append(codes.T.astype(np.int64))
+                found.text.append(np.array(vocabulary.encode(utterance.text), np.int64))
         said = "".join(f"; {count} left out: {reason}" for reason, count in left.most_common() if count)
         if not len(found):
             raise ConfigError(f"no utterance of split {split!r} can be used{said}; correct section data of the recipe")
@@ -128,8 +132,11 @@ class Pairs:
         return Pairs(self.rate, self.fingerprint, self.vocabulary, **lists)
 
 
-def codes_of(tokenizer: Tokenizer, utterances: Sequence[Utterance], levels: int, cache: str | Path) -> Track:
-    """Codes ``[N, Q]`` of every utterance, made once.
+def codes_of(
+    tokenizer: Tokenizer, utterances: Sequence[Utterance], levels: int, cache: str | Path, speed: float = 1.0
+) -> Track:
+    """Codes ``[N, Q]`` of every utterance, played ``speed`` times as fast, with pitch and formants as much higher;
+    made once.
 
     Raises:
         AudioError, OutputError: as for ``Pairs.build``.
@@ -138,11 +145,13 @@ def codes_of(tokenizer: Tokenizer, utterances: Sequence[Utterance], levels: int,
     kind = smallest_type(max(tokenizer.codebook_sizes[:levels]) - 1)
 
     def rows_of(wave: np.ndarray) -> np.ndarray:
-        return tokenizer.encode(Audio(wave, tokenizer.sample_rate), levels).codes.T.astype(kind)
+        played = wave if speed == 1 else soxr.resample(wave, speed, 1.0)
+        return tokenizer.encode(Audio(played, tokenizer.sample_rate), levels).codes.T.astype(kind)
 
     # lengths alone do not tell files apart, such as those of a corpus and of the same with noise
     names = hashlib.sha256(json.dumps([identity(utterance.path) for utterance in utterances]).encode()).hexdigest()
-    return Track.build(store, [tokenizer.fingerprint, levels, names], tokenizer.hop, rows_of, cache)
+    what = [tokenizer.fingerprint, levels, names] + ([] if speed == 1 else [speed])
+    return Track.build(store, what, tokenizer.hop, rows_of, cache)
 
 
 def texts_of(manifests: Sequence[str], split: str) -> list[str]:
@@ -152,6 +161,10 @@ def texts_of(manifests: Sequence[str], split: str) -> list[str]:
         ConfigError: a manifest cannot be read.
     """
     return [text for _, utterance in utterances_of(manifests, split) if (text := plain(utterance.text))]
+
+
+def _played(name: str, speed: float) -> str:
+    return name if speed == 1 or not name else f"{name}@{speed:g}"
 
 
 def _text_fault(utterance: Utterance, vocabulary: TextVocabulary) -> str | None:

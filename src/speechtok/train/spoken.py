@@ -37,6 +37,9 @@ class SpokenConfig:
     """Seconds; what lasts longer is left out."""
     limit: int = 0
     """Most training utterances, spread evenly over the split; 0 takes all."""
+    speeds: list[float] = field(default_factory=lambda: [1.0])
+    """As often every training utterance is in an epoch, each time played so much faster: [0.9, 1.0, 1.1] makes three of
+    one, of other pitch and length (speed perturbation, Ko et al. 2015). The copies are speakers of their own."""
     validation_files: int = 64
     """How many dev utterances each validation hears, spread evenly over the split."""
 
@@ -45,11 +48,13 @@ class SpokenConfig:
         require_whole(self, 0, "limit", section="data.")
         if self.longest <= 0:
             raise ConfigError(f"data.longest is {self.longest}; give seconds above 0")
+        if not self.speeds or len({*self.speeds}) < len(self.speeds) or not all(0.5 <= one <= 2 for one in self.speeds):
+            raise ConfigError(f"data.speeds is {self.speeds}; give different numbers from 0.5 to 2, such as [0.9, 1.1]")
 
-    @property
-    def pairing(self) -> dict[str, Any]:
-        """What ``Pairs.build`` is told of it for every split."""
-        return {"cache": self.cache, "longest": self.longest}
+    def pairing(self, split: str) -> dict[str, Any]:
+        """What ``Pairs.build`` is told of it for a split; only training speech is played at other speeds."""
+        speeds = self.speeds if split == "train" else [1.0]
+        return {"cache": self.cache, "longest": self.longest, "speeds": speeds}
 
 
 @dataclass
