@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from speechtok.audio import Audio, write
 from speechtok.chain.saved import tokens_section
@@ -64,6 +65,35 @@ def test_of_a_long_voice_the_beginning_counts(speaker):
 def test_what_cannot_be_spoken_is_refused(speaker, text, seconds, error, message):
     with pytest.raises(error, match=message):
         speaker.say(text, signal(seconds), sampling=Sampling(ratio=20.0))
+
+
+def test_what_ships_is_half_as_large_and_belongs_together(model, tmp_path):
+    from speechtok.chain import release
+    from speechtok.chain.recogniser import load_recogniser, save_recogniser
+    from speechtok.chain.text import TextVocabulary
+    from tiny_chain import tiny_recogniser
+
+    folder, tokens, out = tiny_speaker(tmp_path / "speaker", model), tokens_section(model), tmp_path / "out"
+    text, asr = tiny_vocabulary(), tmp_path / "asr"
+    save_recogniser(tiny_recogniser(text.size, sizes=(32,)), text, asr, tokens, {"steps": 3})
+    (tmp_path / "card.yaml").write_text("licence: CC0\n")
+    parts = ["--asr", asr, "--t2s", folder / "t2s", "--s2a", folder / "s2a"]
+    command = [*map(str, parts), "-o", str(out), "--card", str(tmp_path / "card.yaml")]
+    assert release.main(command) == 0
+    shipped, _, header = load_recogniser(out / "asr")
+    assert header["card"] == {"licence": "CC0", "steps": 3} and header["tokens"] == tokens
+    before, _, _ = load_recogniser(asr)
+    for key, value in before.state_dict().items():
+        assert torch.equal(shipped.state_dict()[key], value.half().float() if value.is_floating_point() else value)
+    assert len(load_speaker(out, model).say(TEXT, signal(1.2)).samples)
+    assert (out / "asr/model.safetensors").stat().st_size < 0.7 * (asr / "model.safetensors").stat().st_size
+    save_recogniser(tiny_recogniser(text.size, sizes=(32,)), text, asr, tokens | {"fingerprint": "other"})
+    with pytest.raises(ConfigError, match="different tokenizers"):
+        release.main(command)
+    other = TextVocabulary.train(["quite another text"], text.size)
+    save_recogniser(tiny_recogniser(other.size, sizes=(32,)), other, asr, tokens)
+    with pytest.raises(ConfigError, match="different text vocabularies"):
+        release.main(command)
 
 
 def test_a_folder_speaks_with_its_own_tokenizer_alone(model, tmp_path):

@@ -42,13 +42,21 @@ def from_yaml(kind: type[Settings], path: str | Path, overrides: Sequence[str] =
     Raises:
         ConfigError: a file that cannot be read, an unknown setting or a value of another type.
     """
+    return _parse(kind, _overridden(kind, read_yaml(path), overrides), str(path))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Plain values of a YAML file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     import yaml
 
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
-    return _parse(kind, _overridden(kind, values, overrides), str(path))
 
 
 def with_overrides(settings: Settings, overrides: Sequence[str], where: str) -> Settings:

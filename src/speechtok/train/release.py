@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from speechtok.config import from_mapping
+from speechtok.config import from_mapping, read_yaml
 from speechtok.errors import ConfigError, run_module
 from speechtok.nn import hubert
 from speechtok.nn.codec import Codec, CodecConfig
@@ -115,10 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _card(path: Path | None) -> dict[str, Any]:
     if path is None:
         raise ConfigError("a model that ships needs a card; name its YAML file by --card")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
+    return read_yaml(path)
 
 
 if __name__ == "__main__":
