@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechtok.chain.balance import DynamicWeights, UncertaintyWeights
-from speechtok.chain.interface import Temperature, gumbel, st_argmax, st_gumbel
+from speechtok.chain.interface import Temperature, st_argmax, st_gumbel
 from speechtok.errors import ConfigError
+from speechtok.nn.noise import gumbel
 
 
 def test_rows_are_one_hot_whatever_the_temperature():

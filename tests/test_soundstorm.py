@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from speechtok.errors import ConfigError
 from speechtok.nn.conformer import Conformer, ConformerConfig, RotaryAttention
 from speechtok.nn.sequence import rotate
-from speechtok.nn.soundstorm import Hidden, SoundStormConfig, code_vectors, hide
+from speechtok.nn.soundstorm import Hidden, SoundStormConfig, hide
 from speechtok.nn.unmasking import UnmaskingConfig, left, unmask
-from tiny import tiny_codec
+from speechtok.tokenizers.code_vectors import code_vectors
+from tiny import tiny_tokenizer
 from tiny_speaking import CONFORMER, SIZES, tiny_s2a
 
 LEVELS = len(SIZES)
@@ -136,8 +137,8 @@ def test_it_learns_levels_that_follow_from_the_first():
 
 
 def test_vectors_begin_as_the_codecs():
-    codec = tiny_codec("frame")
-    vectors, model = code_vectors(codec), tiny_s2a(code_dimension=16)
+    tokenizer = tiny_tokenizer("frame")
+    codec, vectors, model = tokenizer.codec, code_vectors(tokenizer, LEVELS), tiny_s2a(code_dimension=16)
     codes = torch.tensor([3, 1, 4, 1])[None, :, None]
     wanted = sum(one[code] for one, code in zip(vectors, [3, 1, 4, 1], strict=True))
     assert torch.allclose(codec.quantizer.decode(codes)[0, 0], wanted, atol=1e-5)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechtok.errors import ConfigError
+from speechtok.nn.noise import gumbel
 
 
 @dataclass
@@ -54,13 +55,6 @@ def st_gumbel(logits: Tensor, temperature: float = 1.0, generator: torch.Generat
     What is drawn follows ``softmax(logits)`` at any temperature; the temperature decides how sharp the gradient is.
     """
     return straight_through(((logits + gumbel(logits, generator)) / temperature).softmax(-1))
-
-
-def gumbel(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Noise ``-log(-log u)`` of the shape and place of ``like``, in float32."""
-    uniform = torch.rand(like.shape, generator=generator, device=like.device, dtype=torch.float32)
-    tiny = torch.finfo(torch.float32).tiny
-    return -torch.log((-torch.log(uniform.clamp_min(tiny))).clamp_min(tiny))
 
 
 def straight_through(soft: Tensor) -> Tensor:

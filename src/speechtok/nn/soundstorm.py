@@ -168,13 +168,3 @@ class SoundStorm(nn.Module):
     def parameters_count(self) -> int:
         """Number of weights."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-
-def code_vectors(codec: nn.Module) -> list[Tensor]:
-    """What every code of a codec (``nn.codec.Codec``) adds to its latent, ``[K, D]`` of each level."""
-    device = next(codec.parameters()).device
-    found = []
-    for level, size in enumerate(codec.quantizer.codebook_sizes):
-        codes = torch.arange(size, device=device)[None, None]
-        found.append(codec.quantizer.vectors(codes, level)[0, 0].detach())
-    return found

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from speechtok.errors import ConfigError
+from speechtok.nn.noise import gumbel
 from speechtok.nn.soundstorm import SoundStorm
 
 
@@ -80,7 +81,7 @@ def unmask(
             logits = model.answers(model.states(codes, masks, inside), level)
             drawn, confidence = _choose(logits, config.temperature if steps > 1 else 0.0, draws)
             if config.noise and done < steps:
-                confidence += config.noise * (1 - done / steps) * _gumbel(confidence, draws)
+                confidence += config.noise * (1 - done / steps) * gumbel(confidence, draws)
             asked = masks[:, level]
             codes[:, level] = torch.where(asked, drawn, codes[:, level])
             # what was kept before is never asked again, whatever the network thinks of it now
@@ -91,11 +92,6 @@ def unmask(
 
 def _choose(logits: Tensor, temperature: float, draws: torch.Generator) -> tuple[Tensor, Tensor]:
     """Codes ``[B, N]`` and the logarithm of their chance, of ``logits[B, N, K]``."""
-    scores = logits + temperature * _gumbel(logits, draws) if temperature else logits
+    scores = logits + temperature * gumbel(logits, draws) if temperature else logits
     drawn = scores.argmax(-1)
     return drawn, logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0]
-
-
-def _gumbel(like: Tensor, draws: torch.Generator) -> Tensor:
-    uniform = torch.rand(like.shape, generator=draws).clamp_min(1e-20)
-    return -torch.log(-torch.log(uniform).clamp_min(1e-20)).to(like.device)

@@ -16,9 +16,8 @@ from speechtok.chain.s2a import load_s2a, save_s2a
 from speechtok.chain.saved import tokens_section
 from speechtok.config import require_whole
 from speechtok.errors import ConfigError
-from speechtok.nn.soundstorm import SoundStorm, SoundStormConfig, code_vectors, hide
-from speechtok.tokenizers.base import Tokenizer
-from speechtok.tokenizers.codec import CodecTokenizer
+from speechtok.nn.soundstorm import SoundStorm, SoundStormConfig, hide
+from speechtok.tokenizers.code_vectors import code_vectors
 from speechtok.train.data import Crops, WaveStore, pooled
 from speechtok.train.learner import Learner, LearnerRecipe
 from speechtok.train.loop import prepare, run, run_command
@@ -88,7 +87,7 @@ class S2ALearner(Learner):
             trained, header = load_s2a(recipe.begin)
             begin_with(model, trained, header, recipe.begin, self.tokenizer)
         elif recipe.start == "codebooks":
-            begin_with_codec(model, self.tokenizer)
+            model.begin_with(code_vectors(self.tokenizer, model.levels))
         super().__init__(recipe, model, {"s2a/level": 1.0})
         self.recipe: S2ARecipe = recipe
         self.share = self.devices.share_of(recipe.data.batch)
@@ -141,17 +140,6 @@ class S2ALearner(Learner):
         hours = round(float(self.speech.crops.store.lengths.sum()) / self.tokenizer.sample_rate / 3600, 2)
         card = {"steps": self.step, "seed": self.recipe.seed, "hours": hours}
         save_s2a(self.average, folder, tokens_section(self.tokenizer), card)
-
-
-def begin_with_codec(model: SoundStorm, tokenizer: Tokenizer) -> None:
-    """Let the vectors of codes begin as the codec's.
-
-    Raises:
-        ConfigError: the tokenizer has none, or of another width.
-    """
-    if not isinstance(tokenizer, CodecTokenizer):
-        raise ConfigError(f"{tokenizer.name} is no codec and has no code vectors; set start=random")
-    model.begin_with(code_vectors(tokenizer.codec)[: model.levels])
 
 
 def train(recipe: S2ARecipe, folder: Path, stop_at: int | None = None) -> S2ALearner:
