@@ -8,7 +8,11 @@ import torch
 
 from speechtok.errors import ConfigError
 from speechtok.nn import timemajor
+from speechtok.nn.conv import Conv1d
+from speechtok.nn.fastframe import FastBlock
+from speechtok.nn.frame import ConvNeXtBlock
 from speechtok.nn.precision import CPU_FEATURES, Search, multiplies_bf16, prepared, settled
+from speechtok.nn.quantizers import ResidualVQ
 from speechtok.tokenizers.registry import load
 from speechtok.verify import verify
 from tiny import HOP, RATE, samples, signal, tiny_codec, tiny_tokenizer
@@ -39,6 +43,17 @@ def test_time_major_layers_compute_the_same_network(kind):
         assert relative(fast.encoder(wave), latent) < 1e-5
         assert relative(fast.decoder(latent), codec.decoder(latent)) < 1e-5
     assert fast.encoder_context() == codec.encoder_context()
+
+
+@pytest.mark.parametrize("frames", [9, 400])  # a product of copied windows, and the library's convolution
+@pytest.mark.parametrize("kernel, stride, dilation", [(3, 1, 1), (3, 1, 4), (10, 5, 1), (1, 1, 1)])
+@torch.inference_mode()
+def test_windows_of_few_and_of_many_frames(frames, kernel, stride, dilation):
+    torch.manual_seed(0)
+    conv = Conv1d(6, 8, kernel, stride, dilation)
+    x = torch.randn(2, 6, frames)
+    found = timemajor.Windows(conv, torch.float32)(x.transpose(1, 2))
+    assert relative(found, conv(x).transpose(1, 2)) < 1e-6
 
 
 @pytest.mark.parametrize("kind", [*FAST, "seanet-lstm"])
@@ -99,13 +114,30 @@ def test_codes_of_the_fast_paths(kind):
     assert equal["bf16"][0].mean() >= 0.95  # 16 random dimensions; the trained codecs' shares are in docs/cost.md
 
 
+@pytest.mark.parametrize("own_space", [0, 6])
 @torch.inference_mode()
-def test_search_gives_the_quantizer_its_own_codes():
-    codec = tiny_codec("seanet")
-    latent = torch.randn(3, 50, 16)
-    search = Search(codec.quantizer)
+def test_search_gives_the_quantizer_its_own_codes(own_space):
+    torch.manual_seed(0)
+    quantizer = ResidualVQ(16, 32, 4, own_space=own_space)
+    for layer in quantizer.layers:
+        layer.embed.normal_()
+    latent = torch.randn(3, 50, own_space + 16)
+    search = Search(quantizer)
     for levels in (None, 1, 3):
-        assert torch.equal(search(latent, levels), codec.quantizer.encode(latent, levels))
+        assert torch.equal(search(latent, levels), quantizer.encode(latent, levels))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@torch.inference_mode()
+def test_fast_blocks_of_the_frame_codec_compute_the_same(causal):
+    torch.manual_seed(0)
+    block = ConvNeXtBlock(24, 3, 7, causal, 0.3).eval()
+    x = torch.randn(2, 11, 24)
+    mask = (torch.arange(11) < torch.tensor([[11], [4]])).unsqueeze(2).float()
+    for given in (None, mask):
+        expected = block(x, given)
+        assert relative(FastBlock(block, torch.float32)(x, given), expected) < 1e-6
+        assert relative(FastBlock(block, torch.bfloat16)(x, given), expected) < 1e-2
 
 
 def test_precisions_share_a_fingerprint_and_read_each_other():

@@ -2,7 +2,8 @@
 
 What bfloat16 computes: the products of SEANet's convolutions and LSTM, and of the trunks of the frame codec. What
 stays in float32, because it decides codes or adds up: the search of the codebooks, sums of residual branches, the
-spectra and the linear maps of the frame codec, and all that leaves a network.
+spectra and the linear maps of the frame codec, and all that leaves a network. In either precision the steps of a large
+LSTM multiply integers where the processor has instructions for that (``nn.recurrent``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from speechtok.errors import ConfigError
 from speechtok.nn import timemajor
 from speechtok.nn.codec import Codec
+from speechtok.nn.fastframe import CastLinear, FastBlock
 from speechtok.nn.frame import FrameDecoder, FrameEncoder, Trunk
 from speechtok.nn.quantizers import Quantizer, ResidualVQ
 from speechtok.nn.quantizers.ema import VectorQuantizer
@@ -97,47 +99,36 @@ class Search:
     """The codes of all levels of Euclidean codebooks, one product per level on norms that are computed once."""
 
     def __init__(self, quantizer: ResidualVQ):
-        self.books = [layer.embed for layer in quantizer.layers]
-        self.biases = [-0.5 * book.pow(2).sum(1) for book in self.books]
+        self.own = quantizer.own_space
+        self.keys = [layer.embed[:, : layer.key] for layer in quantizer.layers]
+        self.biases = [-0.5 * key.pow(2).sum(1) for key in self.keys]
+        starts = [self.own] + [0] * (len(quantizer.layers) - 1)
+        carried = zip(quantizer.layers, starts, strict=True)
+        self.values = [layer.embed[:, start:].contiguous() for layer, start in carried]
 
     def __call__(self, latent: Tensor, levels: int | None = None, mask: Tensor | None = None) -> Tensor:
         """See ``Quantizer.encode``."""
-        residual, codes = latent.float().flatten(0, 1), []
-        for book, bias in zip(self.books[:levels], self.biases, strict=False):
-            codes.append(torch.addmm(bias, residual, book.t()).argmax(-1))
-            residual = residual - F.embedding(codes[-1], book)
+        vectors = latent.float().flatten(0, 1)
+        residual, codes = vectors[:, self.own :], []
+        asked = vectors[:, : self.own] if self.own else residual
+        for key, bias, values in zip(self.keys[:levels], self.biases, self.values, strict=False):
+            codes.append(torch.addmm(bias, asked, key.t()).argmax(-1))
+            asked = residual = residual - F.embedding(codes[-1], values)
         return torch.stack(codes).unflatten(1, latent.shape[:2]).transpose(0, 1)
 
 
 def searched(quantizer: Quantizer) -> Quantizer:
     """The quantizer with ``Search``, where its levels are plain Euclidean codebooks; else itself."""
-    plain = isinstance(quantizer, ResidualVQ) and not quantizer.own_space
-    if not plain or not all(type(layer) is VectorQuantizer for layer in quantizer.layers):
+    if not isinstance(quantizer, ResidualVQ) or not all(type(layer) is VectorQuantizer for layer in quantizer.layers):
         return quantizer
     other = copy.copy(quantizer)
     other.encode = Search(quantizer)
     return other
 
 
-class CastLinear(nn.Module):
-    """A linear layer whose weights and input are in ``dtype``; the output is, too, or float32 where ``back``."""
-
-    def __init__(self, linear: nn.Linear, dtype: torch.dtype, back: bool = False):
-        super().__init__()
-        self.weight, self.bias, self.back = linear.weight.detach().to(dtype), linear.bias.detach().to(dtype), back
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x[..., in] -> [..., out]``."""
-        y = F.linear(x.to(self.weight.dtype), self.weight, self.bias)
-        return y.float() if self.back else y
-
-
 def with_trunk(part: FrameEncoder | FrameDecoder, dtype: torch.dtype) -> nn.Module:
     """The part with its trunk's products in ``dtype``. Its sums meet float32 numbers and so stay float32."""
     trunk: Trunk = part.trunk
-    blocks = [
-        with_parts(block, {"up": CastLinear(block.up, dtype), "down": CastLinear(block.down, dtype)})
-        for block in trunk.blocks
-    ]
+    blocks = [FastBlock(block, dtype) for block in trunk.blocks]
     ends = {"inputs": CastLinear(trunk.inputs, dtype, True), "outputs": CastLinear(trunk.outputs, dtype, True)}
     return with_parts(part, {"trunk": with_parts(trunk, {**ends, "blocks": nn.ModuleList(blocks)})})

@@ -1,7 +1,7 @@
 """SEANet at inference as matrix products on ``x[B, T, C]``: the channels of a moment lie together in memory.
 
-A window of a convolution is then one stretch of memory, and a layer one copy of its windows and one product with a
-weight that was put in order once. Nothing is rearranged between layers, which is what keeps bfloat16 from paying in
+A window of a convolution is then one stretch of memory, and a layer one product with a weight that was put in order
+once. Nothing is rearranged between layers, which is what keeps bfloat16 from paying in
 the usual layout. A residual block adds its two branches inside one product, so sums of branches are kept in float32
 whatever the numbers are stored in.
 
@@ -17,11 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechtok.nn.conv import Conv1d, ConvTranspose1d, pad_time
+from speechtok.nn.recurrent import Recurrent
 from speechtok.nn.seanet import ELU, ResidualBlock, SEANetDecoder, SEANetEncoder, Snake
 from speechtok.nn.sequence import SkipLSTM
 
 Layer = Callable[[Tensor], Tensor]
 """``x[B, T, C] -> [B, T', C']``"""
+
+
+MANY = 4
+"""So many times more frames than channels, and the library's convolution is faster than a product of copied windows."""
 
 
 class Unsupported(Exception):
@@ -38,15 +43,30 @@ class Windows:
         self.weight = weight.transpose(1, 2).flatten(1).contiguous().to(dtype)
         self.bias = conv.bias.detach().to(dtype)
 
-    def rows(self, x: Tensor) -> Tensor:
-        """The padded windows of ``x[B, T, C]``, ``[B, N, kernel * C]``."""
-        x = padded(x, self.left, self.right + -x.shape[1] % self.stride, self.mode)
-        if self.span == self.stride == 1:
-            return x
-        return x.unfold(1, self.span, self.stride)[..., :: self.dilation].transpose(2, 3).flatten(2)
-
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(self.rows(x.to(self.weight.dtype)), self.weight, self.bias)
+        x = padded(x.to(self.weight.dtype), self.left, self.right + -x.shape[1] % self.stride, self.mode)
+        return self.product(x)
+
+    def product(self, x: Tensor) -> Tensor:
+        """The windows of ``x[B, T, C]`` times the weight, ``[B, N, C']``."""
+        return windowed(x, self.weight, self.bias, self.span, self.stride, self.dilation)
+
+
+def windowed(x: Tensor, weight: Tensor, bias: Tensor, span: int, stride: int = 1, dilation: int = 1) -> Tensor:
+    """Windows of ``span`` frames of ``x[B, T, C]`` times ``weight[C', taps * C]``, ``[B, N, C']``.
+
+    With many frames and few channels the library's convolution in this layout is faster, for it copies no windows, but
+    the weight. Both are one product with the same weight.
+    """
+    if span == stride == 1:
+        return F.linear(x, weight, bias)
+    channels, frames = x.shape[2], (x.shape[1] - span) // stride + 1
+    if channels == 1 or frames < MANY * len(weight):
+        rows = x.unfold(1, span, stride)[..., ::dilation].transpose(2, 3).flatten(2)
+        return F.linear(rows, weight, bias)
+    kernel = weight.unflatten(1, (-1, channels)).transpose(1, 2).unsqueeze(2)
+    y = F.conv2d(x.transpose(1, 2).unsqueeze(2), kernel, bias, (1, stride), 0, (1, dilation))
+    return y.squeeze(2).transpose(1, 2)
 
 
 class ToOneChannel:
@@ -73,8 +93,7 @@ class Upsampling:
 
     def __call__(self, x: Tensor) -> Tensor:
         batch, frames, _ = x.shape
-        x = F.pad(x.to(self.weight.dtype), (0, 0, 1, 1))
-        y = F.linear(torch.cat([x[:, :-1], x[:, 1:]], dim=2), self.weight, self.bias)
+        y = windowed(F.pad(x.to(self.weight.dtype), (0, 0, 1, 1)), self.weight, self.bias, 2)
         return y.view(batch, (frames + 1) * self.stride, -1)[:, self.left : self.left + frames * self.stride]
 
 
@@ -97,33 +116,6 @@ class Residual:
         if self.shortcut is None:
             return x + self.wide(y)
         return F.linear(torch.cat([x.to(y.dtype), y], dim=2), self.shortcut, self.bias)
-
-
-class Recurrent:
-    """An LSTM plus its input, for a batch of signals of different lengths.
-
-    The backward direction reads each signal mirrored at its own end, as a forward one. So what lies past an end never
-    meets the signal, and both directions are the library's plain LSTM, which is many times faster than its packed one.
-    """
-
-    def __init__(self, layer: SkipLSTM, dtype: torch.dtype):
-        lstm = layer.lstm
-        self.outputs = layer.outputs
-        self.layers = [
-            [single(lstm, level, suffix, dtype) for suffix in (("", "_reverse") if lstm.bidirectional else ("",))]
-            for level in range(lstm.num_layers)
-        ]
-
-    def __call__(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """``x[B, N, C]`` with the frames ``lengths[B]`` of each signal."""
-        mirror = mirrored(x.shape[1], lengths, x.device) if len(self.layers[0]) == 2 else None
-        y = x.to(self.layers[0][0].weight_hh_l0.dtype)
-        for directions in self.layers:
-            parts = [directions[0](y)[0]]
-            if mirror is not None:
-                parts.append(swapped(directions[1](swapped(y, mirror))[0], mirror))
-            y = torch.cat(parts, dim=2)
-        return x.float().repeat(1, 1, self.outputs // x.shape[2]) + y
 
 
 class Encoder(nn.Module):
@@ -242,34 +234,6 @@ def padded(x: Tensor, left: int, right: int, mode: str) -> Tensor:
         return pad_time(x.transpose(1, 2), left, right, mode).transpose(1, 2)
     last = x.shape[1] - 1
     return torch.cat([x[:, 1 : left + 1].flip(1), x, x[:, last - right : last].flip(1)], dim=1)
-
-
-def mirrored(frames: int, lengths: Tensor | None, device: torch.device) -> Tensor:
-    """Positions that turn each signal of a padded batch round at its own end, ``[1 or B, N]``; padding stays."""
-    position = torch.arange(frames, device=device).unsqueeze(0)
-    if lengths is None:
-        return position.flip(1)
-    ends = lengths.unsqueeze(1)
-    return torch.where(position < ends, ends - 1 - position, position)
-
-
-def swapped(x: Tensor, positions: Tensor) -> Tensor:
-    """``x[B, N, C]`` with its frames at ``positions[1 or B, N]``."""
-    if len(positions) == 1:
-        return x[:, positions[0]]
-    return x.gather(1, positions.unsqueeze(2).expand(-1, -1, x.shape[2]))
-
-
-def single(lstm: nn.LSTM, level: int, suffix: str, dtype: torch.dtype) -> nn.LSTM:
-    """One direction of one layer of ``lstm``, forward."""
-    weights = {name: getattr(lstm, f"{name}_l{level}{suffix}") for name in LSTM_WEIGHTS}
-    part = nn.LSTM(weights["weight_ih"].shape[1], lstm.hidden_size, batch_first=True, device="meta", dtype=dtype)
-    state = {f"{name}_l0": weight.detach().to(dtype) for name, weight in weights.items()}
-    part.load_state_dict(state, assign=True)
-    return part.requires_grad_(False)
-
-
-LSTM_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def _sums_to_one(conv: Conv1d) -> bool:
