@@ -3,7 +3,8 @@
     python benchmarks/latency.py --model FOLDER --frames 1 2 5 --threads 1 -o latency.json
 
 Without ``--model``: two causal codecs with random weights and codebooks fitted to speech; speed does not depend on
-training. Audio comes in pieces of 20 ms, as a sound card gives it.
+training. Audio comes in pieces of 20 ms, as a sound card gives it. Times are those of the processor, not of the clock:
+other work on the machine does not count, and several threads add up.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 import speechtok
+from speechtok.bench.reconstruction import versions
 from speechtok.clips import bundled_clips
 from speechtok.errors import run_module
 from speechtok.files import write_text_atomic
@@ -54,13 +56,13 @@ def measure(tokenizer: Tokenizer, speech: np.ndarray, frames: int) -> dict[str, 
     codes, sound, encoding, decoding = [], [], [], []
     with tokenizer.stream(frames=frames) as stream:
         for start in range(0, len(speech), size):
-            begin = time.perf_counter()
+            begin = time.process_time()
             codes.append(stream.encode(speech[start : start + size]))
-            between = time.perf_counter()
+            between = time.process_time()
             sound.append(stream.decode(codes[-1]))
             if codes[-1].shape[1]:
                 encoding.append(between - begin)
-                decoding.append(time.perf_counter() - between)
+                decoding.append(time.process_time() - between)
         codes.append(stream.finish())
         sound.append(stream.decode(codes[-1], until=stream.heard))
         tokens, latency = stream.tokens(codes), stream.latency_seconds
@@ -69,7 +71,6 @@ def measure(tokenizer: Tokenizer, speech: np.ndarray, frames: int) -> dict[str, 
     return {
         "tokenizer": tokenizer.name,
         "frames": frames,
-        "threads": torch.get_num_threads(),
         "heard_before_the_first_code_ms": 1e3 * latency,
         "encode_ms": percentiles(encoding),
         "decode_ms": percentiles(decoding),
@@ -110,7 +111,9 @@ def main() -> None:
                 flush=True,
             )
     if options.output:
-        write_text_atomic(options.output, json.dumps(rows, indent=1) + "\n")
+        settings = {"seconds": options.seconds, "piece_ms": 1e3 * PIECE, "threads": options.threads}
+        document = {"settings": settings, "versions": versions(), "rows": rows}
+        write_text_atomic(options.output, json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

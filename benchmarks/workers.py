@@ -1,16 +1,23 @@
 """How much faster are several workers of ``speechtok tokenize`` than one?
 
-    python benchmarks/workers.py --data MANIFEST.tsv --files 300 --workers 2 -o workers.json
+    python benchmarks/workers.py --data MANIFEST.tsv --files 200 --workers 2 -o workers.json
 
-The same recordings are tokenized by one worker and by several, in turns, into new folders each time. The time counts
-from the first recording that is done to the end, so that the start of the processes, which a long run does not notice,
-is left out; the whole time is told, too. Medians of the rounds. All folders must be equal byte for byte.
+The same recordings are tokenized by one worker and by several, in turns, into new folders each time. What is compared
+is speed at work: seconds of audio per second, from the moment when every worker has done its first recording to the
+last recording of all. So the start of the processes and the manifest at the end, which a long run does not notice, are
+left out; the end, where one worker has nothing left and another still has a shard, is not. The whole time is told, too.
+
+A worker uses more than one core: while the model computes, a thread reads, decodes and resamples the next recordings.
+``cores_of_one`` says how many, processor time against the clock; on ``cores`` of them workers cannot be more than
+cores / cores_of_one times as fast as one. Recordings should be many times longer than a start (LibriSpeech rather than
+single words). Medians of the rounds. All folders must be equal byte for byte.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -28,38 +35,62 @@ from speechtok.files import write_text_atomic
 from speechtok.processes import ONE_THREAD, child_environment, usable_cores
 
 
-def timed(source: Path, folder: Path, options: Sequence[str]) -> dict[str, float]:
-    """Seconds of one run: all of it, and from the first recording on."""
-    words = ["tokenize", str(source), "-o", str(folder), "--json", *options]
+def timed(source: Path, folder: Path, options: Sequence[str], workers: int) -> dict[str, float]:
+    """One run: seconds of all of it, its speed at work, and the processor time of the processes together."""
+    words = ["tokenize", str(source), "-o", str(folder), "--json", "--workers", str(workers), *options]
     command = [sys.executable, "-m", "speechtok", *words]
-    started = time.monotonic()
-    first = None
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    seen: list[tuple[float, int, float]] = []  # when, by whom, seconds of audio
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=child_environment() | ONE_THREAD) as process:
         for line in process.stdout:
-            if first is None and json.loads(line)["event"] == "recording":
-                first = time.monotonic()
-    if process.returncode not in (0, 2) or first is None:
-        raise ConfigError(f"{source}: a run ended with code {process.returncode}; mend what it says above")
-    ended = time.monotonic()
-    return {"all": ended - started, "work": ended - first}
+            event = json.loads(line)
+            if event["event"] == "recording":
+                seen.append((time.monotonic(), event["worker"], event["seconds"]))
+    ended, after = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    if process.returncode not in (0, 2) or len({worker for _, worker, _ in seen}) < workers:
+        raise ConfigError(
+            f"{source}: a run ended with code {process.returncode} and {len(seen)} recordings; mend what it says above,"
+            " or give more --files"
+        )
+    at_work = _at_work(seen, workers)
+    return {
+        "all": ended - started,
+        "work": at_work[-1][0] - at_work[0][0],
+        "speed": sum(seconds for _, _, seconds in at_work[1:]) / (at_work[-1][0] - at_work[0][0]),
+        "processor": sum(getattr(after, name) - getattr(before, name) for name in ("ru_utime", "ru_stime")),
+    }
+
+
+def _at_work(seen: Sequence[tuple[float, int, float]], workers: int) -> Sequence[tuple[float, int, float]]:
+    """Recordings from that one on by which every worker had done one."""
+    known: set[int] = set()
+    for number, (_, worker, _) in enumerate(seen):
+        known.add(worker)
+        if len(known) == workers:
+            return seen[number:]
+    return seen
 
 
 def compare(source: Path, options: Sequence[str], workers: int, rounds: int, scratch: Path) -> dict[str, Any]:
-    """Seconds by number of workers, and the ratios of their medians."""
-    times: dict[int, list[dict[str, float]]] = {1: [], workers: []}
+    """Figures by number of workers, and ratios of their medians."""
+    found: dict[int, list[dict[str, float]]] = {1: [], workers: []}
     for turn in range(rounds):
-        for count, found in times.items():
-            found.append(timed(source, scratch / f"{count}-{turn}", [*options, "--workers", str(count)]))
-            print(f"{count} workers: {found[-1]['work']:.1f} s of work, {found[-1]['all']:.1f} s in all", flush=True)
+        for count, runs in found.items():
+            run = timed(source, scratch / f"{count}-{turn}", options, count)
+            runs.append(run)
+            print(f"{count} workers: {run['speed']:.0f} x real time at work, {run['all']:.1f} s in all, "
+                  f"{run['processor']:.1f} s of processors", flush=True)  # fmt: skip
     trees = [tree(folder) for folder in scratch.glob("*-*")]
-    middle = {count: {part: statistics.median(one[part] for one in found) for part in ("work", "all")}
-              for count, found in times.items()}  # fmt: skip
+    middle = {
+        count: {part: statistics.median(run[part] for run in runs) for part in runs[0]} for count, runs in found.items()
+    }
     return {
         "workers": workers,
-        "ratio_of_work": middle[1]["work"] / middle[workers]["work"],
+        "ratio_of_speed": middle[workers]["speed"] / middle[1]["speed"],
         "ratio_of_all": middle[1]["all"] / middle[workers]["all"],
+        "cores_of_one": middle[1]["processor"] / middle[1]["all"],
         "identical": all(one == trees[0] for one in trees),
-        "seconds": {str(count): found for count, found in times.items()},
+        "runs": {str(count): runs for count, runs in found.items()},
     }
 
 
@@ -67,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code: 1 where a file differs."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="tab-separated manifest with the column path")
-    parser.add_argument("--files", type=int, default=300, help="how many of its recordings, spread evenly")
+    parser.add_argument("--files", type=int, default=200, help="how many of its recordings, spread evenly")
     parser.add_argument("--workers", type=int, default=2, help="to be compared with one")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", help="as for speechtok tokenize (default: the bundled model)")
@@ -80,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         source = chosen(options.data, options.files, Path(scratch))
         figures = compare(source, words, options.workers, options.rounds, Path(scratch))
-    print(f"{options.workers} workers against one: {figures['ratio_of_work']:.2f} times as fast at work, "
+    print(f"{options.workers} workers against one: {figures['ratio_of_speed']:.2f} times as fast at work, "
           f"{figures['ratio_of_all']:.2f} with their start; identical: {figures['identical']}")  # fmt: skip
     if options.output:
         settings = {name: getattr(options, name) for name in ("files", "rounds", "shard_size")}

@@ -12,150 +12,34 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from speechtok.audio import Audio, read, write
-from speechtok.bench import facts
+from speechtok.audio import read
 from speechtok.bench.choose import Constraints, choose
-from speechtok.bench.conversion import WHOLE
 from speechtok.bench.figures import read_results
 from speechtok.bench.judge import error_scores
 from speechtok.bench.statistics import summarize
-from speechtok.bench.suite import cost, invariance, robustness, tools
-from speechtok.bench.suite.conversion import ranges_of
+from speechtok.bench.suite import cost, tools
 from speechtok.bench.tasks import TASKS, load_task
 from speechtok.cli import main
-from speechtok.clips import bundled_clips
-from speechtok.errors import CheckpointError, NotSupportedError
-from speechtok.guidance.phones import Segment, write_segments
 from speechtok.report.page import tag
-from speechtok.text_tokens import TextTokens
-from speechtok.tokenizers.base import Tokenizer
 from speechtok.verify import CHECKS
 from test_demo import Page
 from tiny import tiny_tokenizer
+from tiny_bench import SUITE, WORDS, FakeJudge, command, load, make_recordings, patch_tools, rounded, row_of
 
 for package, extra in (("parselmouth", "pitch"), ("jiwer", "bench")):
     pytest.importorskip(package, reason=f"the report counts all measures; pip install 'speechtok[{extra}]'")
 
-WORDS = ("one two three", "four five six", "seven eight nine")
-SUITE = ("reconstruction", "conversion", "codes", "robustness", "cost", "invariance")
-MODELS = ("a", "b", "words", "silent", "absent")
 ASSETS = ROOT / "src" / "speechtok" / "assets"
-
-
-class FakeJudge:
-    """Hears one word per quarter that is loud."""
-
-    name, asked = "fake", 0
-
-    def transcribe(self, audio):
-        type(self).asked += 1
-        power = [float(np.mean(part**2)) for part in np.array_split(audio.samples, 3)]
-        return " ".join(word for word, loud in zip(WORDS[0].split(), power, strict=True) if loud > 1e-3)
-
-
-class FakeVoice:
-    """The means of four parts of the spectrum."""
-
-    name = "fake"
-
-    def embed(self, audio):
-        parts = np.array([part.mean() for part in np.array_split(np.abs(np.fft.rfft(audio.samples)), 4)])
-        return parts / np.linalg.norm(parts)
-
-
-class Words(Tokenizer):
-    """Text tokens of somebody who always hears the same."""
-
-    value, scheme, name, sample_rate = TextTokens, "D", "words", 8000
-    hop, codebook_sizes, semantic_levels = None, (), ()
-    fingerprint = "0123456789abcdef"
-
-    def describe(self):
-        absent = {"hop": None, "frame_rate": None, "bitrate": None, "levels": 0}
-        facts = {"name": self.name, "scheme": "D", "sample_rate": 8000, "fingerprint": self.fingerprint}
-        return facts | absent | {"codebook_sizes": [], "semantic_levels": [], "causal": False}
-
-    def checked_levels(self, levels):
-        return 0
-
-    def encode(self, audio, levels=None):
-        count = len(audio.resample(8000))
-        return TextTokens(np.arange(3), "one two three", 10, 8000, count, self.name, self.fingerprint)
-
-    def decode(self, tokens):
-        return tokens.text
-
-    def _encode(self, samples, levels):
-        raise NotSupportedError("text")
-
-    _decode = _encode
-
-
-class Silent(Tokenizer):
-    """Units without a vocoder."""
-
-    scheme, name, sample_rate, hop = "B", "silent", 8000, 80
-    codebook_sizes, semantic_levels, fingerprint = (7,), (0,), "fedcba9876543210"
-
-    def _encode(self, samples, levels):
-        loud = np.add.reduceat(np.abs(samples), np.arange(0, len(samples), 80))
-        return np.minimum(6, loud.astype(np.int64))[None]
-
-    def _decode(self, codes, first_level):
-        raise NotSupportedError("units have no waveform by themselves")
-
-
-def load(name, device="cpu"):
-    """Five models: two codecs, text, units without sound, and one that cannot be loaded."""
-    if name == "absent":
-        raise CheckpointError("absent: its package is missing; install it")
-    if name in ("words", "silent"):
-        return {"words": Words, "silent": Silent}[name]()
-    tokenizer = tiny_tokenizer("frame", seed="ab".index(name))
-    tokenizer.name = name
-    return tokenizer
-
-
-def measure_in_memory(model, seconds, repeats, device):
-    """The process of the cost, without the process: it would import torch for every tiny model."""
-    found = cost.measure_cost(load(model), 1.0, repeats)
-    found["figures"]["peak_memory"] = [100.0]
-    return found
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    """Excerpts of bundled clips with texts and phones; one file is broken."""
-    folder = tmp_path_factory.mktemp("bench")
-    rows, segments = ["path\tsplit\tspeaker\ttext"], {}
-    for i, text in enumerate(WORDS):
-        write(folder / f"{i}.wav", Audio(read(bundled_clips()[i].path).samples[8000:24000], 16000))
-        rows.append(f"{i}.wav\ttest\tspeaker{i}\t{text}")
-        segments[str(i)] = [Segment(0.0, 0.3, "AA"), Segment(0.3, 0.7, "S"), Segment(0.7, 1.0, "SIL")]
-    (folder / "broken.wav").write_bytes(b"no audio")
-    rows.append("broken.wav\ttest\tspeaker0\tten")
-    (folder / "data.tsv").write_text("\n".join(rows) + "\n")
-    write_segments(folder / "phones.tsv", segments)
-    return folder
+    return make_recordings(tmp_path_factory.mktemp("bench"))
 
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch):
     patch_tools(monkeypatch)
-
-
-def patch_tools(patch):
-    tools._tools.cache_clear()
-    patch.setattr(facts, "load_judge", lambda name: FakeJudge())
-    patch.setattr(facts, "load_encoder", lambda name: FakeVoice())
-    patch.setattr(cost, "_in_process", measure_in_memory)
-
-
-def command(bench, out, *more, models=MODELS):
-    data = ["--data", str(bench / "data.tsv"), "--phones", str(bench / "phones.tsv")]
-    tasks = [] if "--tasks" in more else ["--tasks", *SUITE]
-    words = ["bench", "--quick", "-o", str(out), "--models", *models, *data, *tasks, "--utterances", "4", *more]
-    return main(words, load=load)
 
 
 @pytest.fixture(scope="module")
@@ -172,19 +56,6 @@ def finished(bench, tmp_path_factory):
 @pytest.fixture(scope="module")
 def summary(finished):
     return json.loads((finished / "summary.json").read_text())
-
-
-def row_of(rows, *key, fields=("tokenizer", "measure", "role", "task")):
-    (row,) = (row for row in rows if all(row[name] == value for name, value in zip(fields, key, strict=False)))
-    return row
-
-
-def rounded(value):
-    """Without the last bits, which depend on where in memory an array lies."""
-    if isinstance(value, dict | list):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        return {key: rounded(one) for key, one in pairs}
-    return round(value, 9) if isinstance(value, float) else value
 
 
 # -- the summary ----------------------------------------------------------------------------------------------------
@@ -352,6 +223,19 @@ def test_choose_reads_the_figures(finished):
     choose("compression", Constraints(), [], results)
 
 
+def test_a_missing_package_is_counted_and_not_kept(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(tools, "find_spec", lambda name: None if name == "parselmouth" else True)
+    assert command(bench, tmp_path, "--tasks", "reconstruction", models=["a"]) == 0
+    row = row_of(json.loads((tmp_path / "summary.json").read_text())["summary"], "a", "gpe", "all")
+    assert row["n"] == 0 and "parselmouth" in next(iter(row["reasons"]))
+    kept = Counter(
+        json.loads(line)["what"].partition("@")[0]
+        for path in Path(tmp_path / "cache" / "reconstruction").glob("[!o]*.0.jsonl")
+        for line in path.read_text().splitlines()
+    )
+    assert "mcd" in kept and "melody" not in kept
+
+
 # -- the page -------------------------------------------------------------------------------------------------------
 
 
@@ -392,63 +276,6 @@ def test_every_measure_is_explained():
     for task in TASKS:
         unexplained = [name for name in load_task(task).MEASURES if not {name, f"{task}.{name}"} & set(meanings)]
         assert not unexplained, task
-
-
-# -- tasks ----------------------------------------------------------------------------------------------------------
-
-
-def test_unit_edit_distance_is_levenshtein_by_length():
-    assert robustness.unit_edit_distance("kitten", "sitting") == pytest.approx(3 / 6)
-    assert robustness.unit_edit_distance([1, 2, 3], [1, 2, 3]) == 0
-    with pytest.raises(robustness.MetricError, match="no tokens"):
-        robustness.unit_edit_distance([], [1])
-
-
-def test_disturbances_do_what_they_say(speech):
-    audio, model = speech(1.0, 8000), tiny_tokenizer()
-    random = np.random.default_rng(0)
-    found = {name: disturb(audio, model, random) for name, disturb in robustness.DISTURBANCES.items()}
-    noise = found["noise, 20 dB SNR"] - audio.samples
-    ratio = 10 * np.log10(np.mean(audio.samples**2) / np.mean(noise**2))
-    assert ratio == pytest.approx(20, abs=0.2)
-    assert found["gain, -6 dB"] == pytest.approx(audio.samples * 0.501, abs=1e-3)
-    assert len(found["resampled"]) == len(audio) and np.abs(found["resampled"] - audio.samples).mean() < 0.01
-    assert len(found["half a frame later"]) == len(audio) - model.hop // 2
-
-
-def test_ranges_follow_the_paper_and_voices_are_taken_whole():
-    assert ranges_of(tiny_tokenizer()) == [slice(1, 2), slice(1, 4)]
-    voiced = tiny_tokenizer()
-    voiced.voices = True
-    assert ranges_of(voiced) == [None] and WHOLE
-    with pytest.raises(NotSupportedError):
-        ranges_of(Silent())
-
-
-def test_a_missing_package_is_counted_and_not_kept(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr(tools, "find_spec", lambda name: None if name == "parselmouth" else True)
-    assert command(bench, tmp_path, "--tasks", "reconstruction", models=["a"]) == 0
-    row = row_of(json.loads((tmp_path / "summary.json").read_text())["summary"], "a", "gpe", "all")
-    assert row["n"] == 0 and "parselmouth" in next(iter(row["reasons"]))
-    kept = Counter(
-        json.loads(line)["what"].partition("@")[0]
-        for path in Path(tmp_path / "cache" / "reconstruction").glob("[!o]*.0.jsonl")
-        for line in path.read_text().splitlines()
-    )
-    assert "mcd" in kept and "melody" not in kept
-
-
-def test_tensors_are_counted_once():
-    model = tiny_tokenizer()
-    model.again = [model.codec, {"same": model.codec}]
-    assert cost.tensor_bytes(model) == cost.tensor_bytes(tiny_tokenizer()) > 0
-
-
-def test_invariance_needs_a_recording(tmp_path):
-    from speechtok.bench.tasks import Options, Speech
-
-    with pytest.raises(NotSupportedError, match="none of the recordings"):
-        invariance.measure(tiny_tokenizer(), Speech(None, "", ()), tmp_path, Options())
 
 
 def test_cells_are_escaped():

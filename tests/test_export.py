@@ -96,10 +96,14 @@ def test_disagreement_is_stored_and_ends_the_command_with_1(damage, code, cli, t
     assert ("do not use them" in out) == bool(code)
 
 
-def test_onnx_runtime_agrees_on_other_lengths_and_batches(tmp_path):
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package, reason="needs the extra 'export'")
-    report = exporting.export(tiny_tokenizer("seanet"), tmp_path, seconds=(0.3, 1.01))
+@pytest.mark.parametrize(
+    ("runtime", "packages", "suffix"),
+    [("onnx", ("onnx", "onnxscript", "onnxruntime"), "onnx"), ("openvino", ("openvino",), "xml")],
+)
+def test_a_runtime_agrees_on_other_lengths_and_batches(runtime, packages, suffix, tmp_path):
+    for package in packages:
+        pytest.importorskip(package, reason=f"{package} is not installed; the graphs are checked where it is")
+    report = exporting.export(tiny_tokenizer("seanet"), tmp_path, runtime, seconds=(0.3, 1.01))
     assert report["passed"] and report["agreement"] >= 0.999
     assert {row["batch"] for row in report["lengths"]} == {1, 2}
-    assert (tmp_path / "encoder.onnx").is_file() and (tmp_path / "decoder.onnx").is_file()
+    assert all((tmp_path / f"{half}.{suffix}").is_file() for half in ("encoder", "decoder"))

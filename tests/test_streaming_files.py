@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import soundfile
@@ -97,6 +99,24 @@ def test_faults_at_the_end_of_a_file_are_refused(tmp_path, long_file):
         with pytest.raises(AudioError) as caught:
             small("seanet").encode_file(tmp_path / name)
         assert str(caught.value) == str(expected.value)
+
+
+@pytest.mark.parametrize("kind", ["frame", "frame-timbre"])
+def test_nothing_grows_with_a_file_but_its_codes_in_their_smallest_type(kind, tmp_path):
+    model, second = tiny_tokenizer(kind).in_windows(2.0), signal(1.0).samples
+    peaks, sizes = [], []
+    for seconds in (40, 90):  # files are read in chunks of 16 s at this rate
+        write_blocks(tmp_path / "a.wav", (second for _ in range(seconds)), RATE)
+        tracemalloc.start()
+        try:
+            tokens = model.encode_file(tmp_path / "a.wav")
+            tokens.save(tmp_path / "tokens")
+            model.decode_file(tokens, tmp_path / "b.wav")
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        sizes.append(tokens.packed.nbytes)
+    assert np.diff(peaks) < 2 * np.diff(sizes)
 
 
 def test_a_file_that_becomes_shorter_meanwhile_is_refused(long_file, monkeypatch):

@@ -2,6 +2,8 @@ import dataclasses
 import json
 import math
 import os
+import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -81,6 +83,37 @@ def test_a_saved_file_loads_as_what_was_saved(place, tokens):
 def test_codes_are_stored_in_the_smallest_type(tmp_path, size, dtype):
     make(size=size).save(tmp_path / "t")
     assert safetensors.numpy.load_file(tmp_path / "t")["codes"].dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(256, np.uint8), (1024, np.uint16), (65537, np.uint32), (2**33, np.uint64)]
+)
+@pytest.mark.parametrize("given", [np.int64, np.uint64])
+def test_codes_are_held_in_the_smallest_type_and_given_as_int64(size, dtype, given):
+    tokens = make(size=size, codes=make(size=size).codes.astype(given))
+    assert (tokens.packed.dtype, tokens.codes.dtype) == (dtype, np.int64)
+    assert (tokens.codes == tokens.packed).all() and not (tokens.codes.flags.writeable or tokens.packed.flags.writeable)
+    part = tokens.between(1, 3)
+    assert part.dtype == np.int64 and (part == tokens.codes[:, 1:3]).all()
+    assert pickle.loads(pickle.dumps(tokens)) == dataclasses.replace(tokens) == tokens
+
+
+def test_hours_are_saved_without_a_copy_and_read_with_two(place):
+    codes = np.random.default_rng(0).integers(0, 1024, (8, 200_000), np.uint16)
+    codes.flags.writeable = False
+    peaks = []
+    tracemalloc.start()
+    try:
+        tokens = make(levels=8, samples=200_000 * 320, codes=codes)
+        for work in (lambda: tokens.save(place), lambda: Tokens.load(place)):
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            work()
+            peaks.append((tracemalloc.get_traced_memory()[1] - before) / codes.nbytes)
+    finally:
+        tracemalloc.stop()
+    assert np.shares_memory(tokens.packed, codes)
+    assert peaks[0] < 0.1 and peaks[1] < 2.1
 
 
 def test_same_tokens_make_the_same_file(tmp_path):

@@ -16,7 +16,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from speechtok.errors import TokenError, TokenFileError
-from speechtok.files import StrPath, refuse_special, write_bytes_atomic
+from speechtok.files import StrPath, atomic_path, refuse_special
 
 _VERSION = 1
 _MAX_HEADER = 1 << 20  # bytes; a real header has a few hundred
@@ -98,7 +98,11 @@ class TokenValue:
         """Write the file, whole or not at all. Raises OutputError where the place cannot be written."""
         metadata = {"format": self.FORMAT, "version": str(_VERSION)}
         metadata |= {"header": self._header(), "sha256": self.digest}
-        write_bytes_atomic(path, _safetensors(self._tensors(), metadata))
+        tensors = self._tensors()
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            file.write(_head(tensors, metadata))
+            for tensor in tensors.values():
+                file.write(np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<")))  # no copy where it is that
 
     @classmethod
     def load(cls: type[Value], path: StrPath) -> Value:
@@ -137,13 +141,14 @@ def content_digest(header: str, tensors: Tensors) -> str:
 
 
 def _parsed(file: BinaryIO, name: str, kinds: Mapping[str, type[Value]]) -> Value:
-    start, metadata = _read_metadata(file, name)
+    metadata = _read_metadata(file, name)
     kind = metadata["format"]
     if kind not in kinds:
         raise TokenFileError(f"{name}: not a token file of speechtok ({kind!r}, and {' or '.join(kinds)} is wanted)")
     header, said = metadata.get("header"), metadata.get("sha256")
+    file.seek(0)
     try:
-        tensors = safetensors.numpy.load(start + file.read())
+        tensors = safetensors.numpy.load(file.read())
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TokenFileError(f"{name}: truncated or damaged; encode the audio again ({error})") from error
     if not isinstance(header, str) or content_digest(header, tensors) != said:
@@ -154,8 +159,8 @@ def _parsed(file: BinaryIO, name: str, kinds: Mapping[str, type[Value]]) -> Valu
         raise TokenFileError(f"{name}: contradicts itself ({error}); encode the audio again") from error
 
 
-def _read_metadata(file: BinaryIO, name: str) -> tuple[bytes, dict[str, Any]]:
-    """The header's bytes and its metadata, known to be a token file's of this version."""
+def _read_metadata(file: BinaryIO, name: str) -> dict[str, Any]:
+    """The header's metadata, known to be a token file's of this version."""
     foreign = f"{name}: not a token file of speechtok; make one with `speechtok encode`"
     size = os.fstat(file.fileno()).st_size
     prefix = file.read(8)
@@ -164,9 +169,8 @@ def _read_metadata(file: BinaryIO, name: str) -> tuple[bytes, dict[str, Any]]:
         raise TokenFileError(f"{name}: truncated, or not a token file of speechtok; encode the audio again")
     if length > _MAX_HEADER:
         raise TokenFileError(f"{name}: refused: a header of {length} bytes, at most {_MAX_HEADER} are due")
-    header = file.read(length)
     try:
-        metadata = json.loads(header)["__metadata__"]
+        metadata = json.loads(file.read(length))["__metadata__"]
         kind, version = metadata["format"], int(metadata["version"])
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         raise TokenFileError(foreign) from None
@@ -174,22 +178,16 @@ def _read_metadata(file: BinaryIO, name: str) -> tuple[bytes, dict[str, Any]]:
         raise TokenFileError(foreign)
     if version > _VERSION:
         raise TokenFileError(f"{name}: version {version}, this release reads {_VERSION}; upgrade speechtok")
-    return prefix + header, metadata
+    return metadata
 
 
-def _safetensors(tensors: Tensors, metadata: dict[str, str]) -> bytes:
-    """A safetensors file, the same bytes for the same content: the library's writer shuffles the metadata."""
+def _head(tensors: Tensors, metadata: dict[str, str]) -> bytes:
+    """The head of a safetensors file, the same bytes for the same content: the library's writer shuffles metadata."""
     entries: dict[str, object] = {"__metadata__": metadata}
-    payload = b""
+    end = 0
     for key, tensor in tensors.items():
-        little_endian = tensor.astype(tensor.dtype.newbyteorder("<")).tobytes()
-        offsets = [len(payload), len(payload) + len(little_endian)]
-        entries[key] = {
-            "dtype": _DTYPE_NAMES[tensor.dtype.name],
-            "shape": tensor.shape,
-            "data_offsets": offsets,
-        }
-        payload += little_endian
+        start, end = end, end + tensor.nbytes
+        entries[key] = {"dtype": _DTYPE_NAMES[tensor.dtype.name], "shape": tensor.shape, "data_offsets": [start, end]}
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # the payload begins aligned
-    return len(header).to_bytes(8, "little") + header + payload
+    return len(header).to_bytes(8, "little") + header

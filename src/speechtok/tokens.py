@@ -18,15 +18,27 @@ def nominal_bitrate(frame_rate: float, codebook_sizes: Sequence[int]) -> float:
     return frame_rate * sum(math.log2(size) for size in codebook_sizes)
 
 
+class _Widened:
+    """The field `codes`, held as `packed`: hours of int64 would weigh as much as a model's work."""
+
+    def __get__(self, tokens: "Tokens | None", owner: type) -> np.ndarray:
+        if tokens is None:
+            raise AttributeError("codes")  # by which the dataclass sees that the field has no default
+        return frozen(tokens.packed, np.int64)
+
+    def __set__(self, tokens: "Tokens", codes: np.ndarray) -> None:
+        tokens.__dict__["packed"] = codes
+
+
 @dataclass(frozen=True, eq=False)
 class Tokens(TokenValue):
     """The codes of one utterance and what is needed to understand and decode them.
 
     `codes` is int64 [Q, N], read-only: Q consecutive levels of the tokenizer, coarsest first, beginning with
-    its level `first_level`; N frames, N == ceil(num_samples / hop). `codebook_sizes` has one entry per level
-    present. `semantic_levels` are level numbers of the tokenizer (0 = its coarsest), each among those
-    present. `timbre` is float32 [D] or None. Equal content makes equal, equally hashed values. Raises
-    TokenError for a contradiction.
+    its level `first_level`; N frames, N == ceil(num_samples / hop). They are held as `packed` and widened each
+    time they are asked for. `codebook_sizes` has one entry per level present. `semantic_levels` are level
+    numbers of the tokenizer (0 = its coarsest), each among those present. `timbre` is float32 [D] or None.
+    Equal content makes equal, equally hashed values. Raises TokenError for a contradiction.
     """
 
     FORMAT: ClassVar[str] = "speechtok.tokens"
@@ -34,7 +46,7 @@ class Tokens(TokenValue):
         "codebook_sizes", "sample_rate", "hop", "num_samples", "semantic_levels", "tokenizer", "fingerprint",
         "first_level",
     )  # fmt: skip
-    codes: np.ndarray
+    codes: np.ndarray = _Widened()  # type: ignore[assignment]
     codebook_sizes: tuple[int, ...]
     sample_rate: int
     hop: int
@@ -44,6 +56,8 @@ class Tokens(TokenValue):
     fingerprint: str
     first_level: int = 0
     timbre: np.ndarray | None = None
+    packed: ClassVar[np.ndarray]
+    """`codes` in the smallest unsigned type that holds the codebooks, read-only. Widen before you reckon with them."""
 
     def __post_init__(self) -> None:
         put = partial(object.__setattr__, self)  # the class is frozen
@@ -59,7 +73,7 @@ class Tokens(TokenValue):
             put("timbre", _checked_timbre(self.timbre))
 
     def _checked_codes(self) -> np.ndarray:
-        codes = np.asarray(self.codes)
+        codes = np.asarray(self.packed)
         if codes.ndim != 2 or codes.dtype.kind not in "iu":
             raise TokenError(f"codes must be whole numbers [Q, N], got {codes.dtype} of shape {codes.shape}")
         frames = -(-self.num_samples // self.hop)
@@ -71,7 +85,7 @@ class Tokens(TokenValue):
         for level, (row, size) in enumerate(zip(codes, self.codebook_sizes, strict=True), self.first_level):
             if int(row.min()) < 0 or int(row.max()) >= size:
                 raise TokenError(f"level {level}: codes {row.min()}..{row.max()} leave the codebook of {size}")
-        return frozen(codes, np.int64)
+        return frozen(codes, smallest_type(max(self.codebook_sizes) - 1))
 
     def _check_semantic_levels(self) -> None:
         stop = self.first_level + self.levels
@@ -83,12 +97,12 @@ class Tokens(TokenValue):
     @property
     def levels(self) -> int:
         """Q, the number of quantizer levels present."""
-        return self.codes.shape[0]
+        return self.packed.shape[0]
 
     @property
     def frames(self) -> int:
         """N, the number of frames."""
-        return self.codes.shape[1]
+        return self.packed.shape[1]
 
     @property
     def frame_rate(self) -> float:
@@ -120,6 +134,10 @@ class Tokens(TokenValue):
             raise TokenError(f"cannot take {k} levels of {self.levels}")
         return self._slice(0, k)
 
+    def between(self, start: int, stop: int) -> np.ndarray:
+        """Codes of the frames from `start` to before `stop`, int64 [Q, n]; the others are not widened."""
+        return self.packed[:, start:stop].astype(np.int64)
+
     def _only(self, levels: Sequence[int], kind: str) -> "Tokens":
         if not levels:
             raise TokenError(f"tokens of {self.tokenizer} hold no {kind} level")
@@ -131,7 +149,7 @@ class Tokens(TokenValue):
         first, end = self.first_level + start, self.first_level + stop
         return replace(
             self,
-            codes=self.codes[start:stop],
+            codes=self.packed[start:stop],
             codebook_sizes=self.codebook_sizes[start:stop],
             semantic_levels=tuple(q for q in self.semantic_levels if first <= q < end),
             first_level=first,
@@ -157,7 +175,7 @@ class Tokens(TokenValue):
         return f"Tokens({self.tokenizer}, {shape}, {self.seconds:.3f} s, {self.bitrate:.0f} bit/s)"
 
     def _tensors(self) -> Tensors:
-        tensors = {"codes": self.codes.astype(smallest_type(max(self.codebook_sizes) - 1))}
+        tensors = {"codes": self.packed}
         if self.timbre is not None:
             tensors["timbre"] = self.timbre
         return tensors

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from speechtok.guidance.naming import layer_of
@@ -27,29 +26,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", default="train", metavar="NAME", help="rows of the manifests (default: train)")
     parser.add_argument("--cache", default="cache", metavar="DIR", help="the recipe's data.cache (default: cache)")
+    parser.add_argument("--shard-size", type=int, default=200, metavar="N", help="most recordings of a part (200)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core, or one on a GPU)")
     parser.add_argument("--device", default="cpu", help="where the teacher runs, such as cuda (default: cpu)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Extract what the trainer will ask for: the same utterances, in its order."""
-    from tqdm import tqdm
+    from speechtok.train.features import FeatureJob, extract_features
 
-    from speechtok.files import make_folder
-    from speechtok.guidance.extraction import extract_store
-    from speechtok.guidance.naming import describe
-    from speechtok.guidance.store import FeatureStore
-    from speechtok.guidance.teachers import load_semantic_teacher
-    from speechtok.train.data import WaveStore, pooled
-
-    utterances = pooled(args.manifests, args.split)
-    teacher = load_semantic_teacher(args.teacher, args.layer)
-    waves = WaveStore.build(utterances, teacher.law.rate, args.cache)
-    make_folder(args.output.absolute().parent)
-    name = describe(args.teacher, args.layer)
-    with tqdm(total=len(waves), unit="file", disable=not sys.stderr.isatty()) as bar:
-        kept = extract_store(args.output, teacher, name, waves, waves.lengths, args.device, bar.update)
-    frames = int(FeatureStore(args.output).offsets[-1])
+    manifests = tuple(map(str, args.manifests))
+    job = FeatureJob(
+        manifests, str(args.output), args.teacher, args.layer, args.split, args.cache, args.device, args.shard_size
+    )
+    found = extract_features(job, args.workers)
     print(
-        f"{args.output}: {len(waves)} utterances ({kept} from before), {frames} frames of {teacher.dimension} features"
+        f"{args.output}: {found.utterances} utterances ({found.kept} from before), {found.frames} frames of"
+        f" {found.dimension} features"
     )
     return 0

@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from speechtok.corpus.encoding import Tell
 from speechtok.corpus.extras import library
 from speechtok.corpus.plan import Plan
 from speechtok.corpus.worker import Job, loaded, work
 from speechtok.errors import ConfigError, SpeechtokError
 from speechtok.processes import ONE_THREAD, child_environment
+from speechtok.shards.local import Tell
 
 LOCAL = "local"
 """The address that starts a cluster of this machine alone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,11 @@ from speechtok.corpus.plan import Plan, Shard, read_recordings
 from speechtok.corpus.reading import Heard, read_ahead
 from speechtok.corpus.table import Row, write_shard
 from speechtok.errors import SpeechtokError
+from speechtok.shards.local import Tell
 from speechtok.tokenizers.base import Tokenizer
 
 POOL = 8
 """Batches that are read together, so that recordings of similar length can share one."""
-Tell = Callable[[dict[str, Any]], object]
-"""Is told what happens, in plain types."""
 
 
 def encode_shard(folder: Path, plan: Plan, shard: Shard, tokenizer: Tokenizer, path: Path, tell: Tell) -> None:

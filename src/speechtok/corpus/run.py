@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from speechtok.corpus.cluster import run_on_ray
-from speechtok.corpus.encoding import Tell
 from speechtok.corpus.extras import library
 from speechtok.corpus.finishing import finish, missing_shards
-from speechtok.corpus.local import run_workers
 from speechtok.corpus.plan import Cut, Plan, Settings
 from speechtok.corpus.planning import UPDATES, settle
 from speechtok.corpus.progress import Progress
 from speechtok.corpus.sources import read_source
-from speechtok.corpus.worker import Job, work
+from speechtok.corpus.worker import Job, job_argument, work
 from speechtok.errors import ConfigError, SpeechtokError
 from speechtok.processes import usable_cores
+from speechtok.shards.local import Tell, run_workers
 from speechtok.tokenizers.base import Tokenizer
 from speechtok.tokenizers.registry import load
 
@@ -114,10 +114,9 @@ def _make(order: Order, plan: Plan, missing: list[str], tokenizer: Tokenizer, te
     means, job = order.means, Job(os.path.abspath(order.folder), _place(order.model), order.means.device)
     if means.ray is not None:
         run_on_ray(job, plan, missing, means.ray, means.num_gpus, tell)
-    elif (workers := means.count(len(missing))) > 1:
-        run_workers(job, workers, tell)
     else:
-        work(order.folder, plan, missing, tokenizer, tell)
+        here = partial(work, order.folder, plan, missing, tokenizer)
+        run_workers("speechtok.corpus.worker", job_argument(job), means.count(len(missing)), here, tell)
 
 
 def _place(model: str | None) -> str | None:

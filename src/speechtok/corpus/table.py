@@ -60,9 +60,9 @@ CODES = Kind(
         "codes": pa.list_(pa.list_(getattr(pa, kind)())),
         "timbre": pa.list_(pa.float32()),
     },
-    lambda tokens: {"frames": tokens.frames, "codes": _rows(tokens.codes), "timbre": tokens.timbre},
+    lambda tokens: {"frames": tokens.frames, "codes": _rows(tokens.packed), "timbre": tokens.timbre},
     lambda row, header: Tokens(
-        codes=row["codes"].astype(np.int64),
+        codes=row["codes"],
         timbre=None if row["timbre"] is None else np.array(row["timbre"], np.float32),
         num_samples=row["num_samples"],
         **header,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from speechtok.shards.claims import Claims
 from speechtok.shards.runner import WAIT, work_through
 
 PART = 200
-"""Utterances of a part."""
+"""Utterances of a part, where nothing else is said."""
 PARTS, SUFFIX = ".parts", ".safetensors"
 
 
@@ -31,60 +32,135 @@ def extract_store(
     waves: Sequence[np.ndarray],
     samples: Sequence[int],
     device: str = "cpu",
-    done: Callable[[int], object] = lambda utterances: None,
+    done: Callable[[int], object] = lambda utterance: None,
+    size: int = PART,
 ) -> int:
-    """Write the feature store ``path`` of ``waves[i][T_i]``, one utterance at a time; returns how many were there.
-
-    Parts are kept in the folder ``path`` + ``.parts`` until all are joined. Started again with the same teacher and
-    speech, those that are whole are used; several processes on one ``path`` share the work.
+    """Write the feature store ``path`` of ``waves[i][T_i]``; returns how many utterances were there, see ``Parts``.
 
     Args:
-        name: of the teacher, see ``naming.describe``.
-        samples: lengths of the waves.
-        done: told how many utterances have been finished, again and again.
+        done: told the number of every utterance that has been heard.
+        size: utterances of a part.
 
     Raises:
-        ConfigError: features that are not finite in float16.
-        OutputError: the store cannot be written.
+        ConfigError, OutputError: as ``Parts.finish``.
     """
-    folder = make_folder(f"{Path(path)}{PARTS}")
-    rows = {f"{first:08d}": range(first, min(first + PART, len(samples))) for first in range(0, len(samples), PART)}
-    parts = [folder / f"{name}{SUFFIX}" for name in rows]
-    about = (teacher.dimension, teacher.law, name, weights_digest(teacher))
-    if isinstance(teacher, nn.Module):
-        teacher.to(device)
-    kept = 0
-    for row, part in zip(rows.values(), parts, strict=True):
-        if not part.exists():
-            continue
-        if _whole(part, [int(samples[i]) for i in row], about):
-            kept += len(row)
-            done(len(row))
-        else:
-            part.unlink(missing_ok=True)
-
-    def make(part: str, temporary: Path) -> None:
-        heard = (torch.from_numpy(waves[i]).to(device) for i in rows[part])
-        lengths = [int(samples[i]) for i in rows[part]]
-        try:
-            write_features(temporary, _counted(extract(teacher, heard), done), lengths, *about)
-        except ConfigError as error:  # the name of the moment says nothing
-            raise ConfigError(str(error).replace(str(temporary), str(folder / f"{part}{SUFFIX}"))) from error
-
-    claims = Claims(folder / "claims")
-    joined = False
-    while not joined:
-        try:
-            for _ in work_through(list(rows), folder, SUFFIX, make, claims):
-                pass
-            joined = _join(folder, parts, claims, lambda: write_features(path, _joined(parts), samples, *about))
-        except (OutputError, CheckpointError):
-            # Another process may have joined the parts and removed them, just when this one looked for more work.
-            if not _whole(Path(path), [int(length) for length in samples], about):
-                raise
-            joined = True
-    shutil.rmtree(folder, ignore_errors=True)
+    parts = Parts(path, teacher, name, waves, samples, device, size=size)
+    kept = parts.keep()
+    parts.finish(done)
     return kept
+
+
+class Parts:
+    """The parts of a feature store in the making, in the folder ``path`` + ``.parts`` until all are joined.
+
+    Started again with the same teacher and speech, those that are whole are used; several processes on one ``path``
+    share the work.
+
+    Args:
+        path: of the store.
+        name: of the teacher, see ``naming.describe``.
+        waves: ``[T_i]`` each, at the teacher's rate.
+        samples: lengths of the waves.
+        sources: what messages call the utterances, such as their files.
+        size: utterances of a part.
+    """
+
+    def __init__(
+        self,
+        path: StrPath,
+        teacher: Teacher,
+        name: str,
+        waves: Sequence[np.ndarray],
+        samples: Sequence[int],
+        device: str = "cpu",
+        sources: Sequence[str] | None = None,
+        size: int = PART,
+    ):
+        self.path, self.teacher, self.waves, self.device = Path(path), teacher, waves, device
+        self.samples = [int(length) for length in samples]
+        self.sources = sources or [f"utterance {i}" for i in range(len(self.samples))]
+        self.about = (teacher.dimension, teacher.law, name, weights_digest(teacher))
+        self.folder = make_folder(f"{self.path}{PARTS}")
+        starts = range(0, len(self.samples), size)
+        self.rows = {f"{start:08d}": range(start, min(start + size, len(self.samples))) for start in starts}
+        self.claims = Claims(self.folder / "claims")
+        if isinstance(teacher, nn.Module):
+            teacher.to(device)
+
+    def keep(self) -> int:
+        """Remove parts of another teacher or of other speech; returns how many utterances are there already."""
+        kept = 0
+        for part, row in self.rows.items():
+            if not self._place(part).exists():
+                continue
+            if _whole(self._place(part), [self.samples[i] for i in row], self.about):
+                kept += len(row)
+            else:
+                self._place(part).unlink(missing_ok=True)
+        return kept
+
+    def missing(self) -> list[str]:
+        """Names of the parts that are to be made."""
+        return [part for part in self.rows if not self._place(part).exists()]
+
+    def make(self, done: Callable[[int], object] = lambda utterance: None) -> None:
+        """Make what is missing and not claimed by others, and wait for what they make.
+
+        Raises:
+            ConfigError: features that are not finite in float16; names the utterance.
+            OutputError: a part cannot be written.
+        """
+        for _ in work_through(list(self.rows), self.folder, SUFFIX, partial(self._write, done), self.claims):
+            pass
+
+    def finish(self, done: Callable[[int], object] = lambda utterance: None) -> None:
+        """``make``, and join the parts to the store.
+
+        Raises:
+            ConfigError, OutputError: as ``make``.
+        """
+        parts = [self._place(part) for part in self.rows]
+
+        def join() -> None:
+            self._store(self.path, _joined(parts), self.samples)
+
+        joined = False
+        while not joined:
+            try:
+                self.make(done)
+                joined = _join(self.folder, parts, self.claims, join)
+            except (OutputError, CheckpointError):
+                # Another process may have joined the parts and removed them, just when this one looked for more work.
+                if not _whole(self.path, self.samples, self.about):
+                    raise
+                joined = True
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _place(self, part: str) -> Path:
+        return self.folder / f"{part}{SUFFIX}"
+
+    def _write(self, done: Callable[[int], object], part: str, temporary: Path) -> None:
+        row = self.rows[part]
+        try:
+            self._store(temporary, self._features(row, done), [self.samples[i] for i in row])
+        except ConfigError as error:  # the name of the moment says nothing
+            raise ConfigError(str(error).replace(str(temporary), str(self._place(part)))) from error
+
+    def _store(self, path: Path, features: Iterator[np.ndarray | Tensor], samples: Sequence[int]) -> None:
+        write_features(path, features, samples, *self.about)
+
+    def _features(self, row: range, done: Callable[[int], object]) -> Iterator[np.ndarray]:
+        heard = (torch.from_numpy(self.waves[i]).to(self.device) for i in row)
+        for i, found in zip(row, extract(self.teacher, heard), strict=True):
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(found.astype(np.float16)).all()
+            if not finite:
+                raise ConfigError(
+                    f"{self.sources[i]}: its features are not finite in float16; mend the recording or take it out of"
+                    " the manifest"
+                )
+            yield found
+            done(i)
 
 
 def _join(folder: Path, parts: Sequence[Path], claims: Claims, write: Callable[[], None]) -> bool:
@@ -116,12 +192,6 @@ def _whole(part: Path, lengths: Sequence[int], about: tuple[int, FrameLaw, str, 
     except (CheckpointError, ConfigError):
         return False
     return [store.dimension, store.law, store.teacher] == kind and store.weights in ("", weights)
-
-
-def _counted(features: Iterator[np.ndarray], done: Callable[[int], object]) -> Iterator[np.ndarray]:
-    for found in features:
-        yield found
-        done(1)
 
 
 def _joined(parts: Sequence[Path]) -> Iterator[np.ndarray | Tensor]:

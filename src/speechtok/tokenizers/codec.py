@@ -150,12 +150,13 @@ class CodecTokenizer(Tokenizer):
     def encode_file(self, path: StrPath, levels: int | None = None) -> Tokens:
         """See ``Tokenizer.encode_file``."""
         levels, recording = self.checked_levels(levels), Recording(path, self.sample_rate)
-        # a compact type meanwhile: hours of int64 would weigh as much as the model's work
-        codes = np.empty((levels, self._count(recording)), smallest_type(max(self.codebook_sizes) - 1))
+        # the type that Tokens hold, so that they take it over
+        codes = np.empty((levels, self._count(recording)), smallest_type(max(self.codebook_sizes[:levels]) - 1))
         done = 0
         for piece in self._encoded(recording, levels):
             codes[:, done : done + piece.shape[1]] = piece
             done += piece.shape[1]
+        codes.flags.writeable = False  # nobody else holds it, so Tokens need not copy it
         return self._tokens(codes, len(recording))
 
     def decode_file(self, tokens: Tokens, path: StrPath) -> None:
@@ -193,7 +194,7 @@ class CodecTokenizer(Tokenizer):
         """What decodes a window of ``tokens``."""
 
         def sound(window: Window) -> torch.Tensor:
-            codes = self._tensor(tokens.codes[:, window.start : window.stop])[None]
+            codes = self._tensor(tokens.between(window.start, window.stop))[None]
             return self.runner.decode(codes, tokens.first_level)
 
         return sound

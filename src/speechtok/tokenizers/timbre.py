@@ -83,7 +83,7 @@ class TimbreTokenizer(CodecTokenizer):
             self._check_own(reference)
             reference = self._timbre_of(reference)
         vector = self.timbre(reference) if isinstance(reference, Audio) else reference
-        voiced = replace(tokens, timbre=vector)
+        voiced = replace(tokens, codes=tokens.packed, timbre=vector)
         self._timbre_of(voiced)
         return voiced
 
@@ -104,7 +104,7 @@ class TimbreTokenizer(CodecTokenizer):
         timbre = self._tensor(self._timbre_of(tokens) if self.voice is None else self.voice)[None]
 
         def sound(window: Window) -> torch.Tensor:
-            codes = self._tensor(tokens.codes[:, window.start : window.stop])[None]
+            codes = self._tensor(tokens.between(window.start, window.stop))[None]
             return self.runner.decode(codes, tokens.first_level, None, timbre)
 
         return sound
