@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 
 from speechtok.errors import ConfigError, run_module
 from speechtok.files import write_text_atomic
+from speechtok.processes import peak_memory
 
 HOUR, MEGABYTE = 3600, 1e6
 
@@ -46,7 +46,7 @@ def measure(model: str | None, minutes: float, threads: int) -> dict[str, Any]:
         started = time.perf_counter()
         tokens = tokenizer.encode_file(folder / "in.wav")
         between = time.perf_counter()
-        peak = peak_mb()
+        peak = peak_memory() / MEGABYTE
         tokens.save(folder / "tokens")
         size = (folder / "tokens").stat().st_size
         saved = time.perf_counter()
@@ -59,7 +59,7 @@ def measure(model: str | None, minutes: float, threads: int) -> dict[str, Any]:
         "encode_times_real_time": tokens.seconds / (between - started),
         "decode_times_real_time": tokens.seconds / (ended - saved),
         "encode_peak_mb": peak,
-        "peak_mb": peak_mb(),
+        "peak_mb": peak_memory() / MEGABYTE,
         "token_mb_per_hour": size / tokens.seconds * HOUR / MEGABYTE,
     }
 
@@ -69,11 +69,6 @@ def repeated(samples: Any, count: int) -> Iterator[Any]:
     while count > 0:
         yield samples[:count]
         count -= len(samples)
-
-
-def peak_mb() -> float:
-    """The most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / MEGABYTE
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import importlib.machinery
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -39,6 +38,7 @@ from speechtok.clips import bundled_clips
 from speechtok.errors import ConfigError, SpeechtokError
 from speechtok.files import write_text_atomic
 from speechtok.nn.codec import Codec
+from speechtok.processes import peak_memory
 from speechtok.tokenizers.codec import CodecTokenizer
 
 BANDWIDTH = 6.0  # kbit/s, 8 of EnCodec's codebooks: the setting that papers on speech tokens compare with
@@ -265,7 +265,7 @@ def shares(contestants: Sequence[Contestant], rows: Sequence[dict], ceiling: dic
             row["share_of_ceiling"] = {name: row[name] * work / peak for name, work in contestant.gigaflop.items()}
 
 
-def peak_memory(name: str, options: argparse.Namespace) -> float:
+def memory_of(name: str, options: argparse.Namespace) -> float:
     """Megabytes of a process that encodes and decodes one clip with every contestant of an entry."""
     command = [sys.executable, __file__, "--memory-of", name, "--seconds", str(options.seconds)]
     command += ["--threads", str(torch.get_num_threads())] + (["--model", options.model] if options.model else [])
@@ -316,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.memory_of:
             for contestant in entries(options.model, None)[options.memory_of](1, options.seconds):
                 contestant.turn(0, timed=False)
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGABYTE)
+            print(peak_memory() / MEGABYTE)
             return 0
         document = measured(options)
     except SpeechtokError as error:
@@ -352,7 +352,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         document["agreement"] = agreement(official_size(tuple(options.fit)), options.seconds)
         print(json.dumps(document["agreement"], indent=1))
     if not options.no_memory:
-        document["peak_mb"] = {name: peak_memory(name, options) for name in found}
+        document["peak_mb"] = {name: memory_of(name, options) for name in found}
     settings = {"threads": torch.get_num_threads(), "clips": options.clips, "seconds": options.seconds,
                 "repeats": options.repeats, "batch": 1, "bandwidth_kbps": BANDWIDTH,
                 "fitted_to": len(options.fit)}  # fmt: skip

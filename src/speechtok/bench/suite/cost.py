@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from speechtok.bench.tables import Shown
 from speechtok.bench.tasks import ALL, About, Options, Speech, does_not_apply, summary_row
 from speechtok.clips import bundled_clips
 from speechtok.errors import ConfigError, NotSupportedError, run_module
-from speechtok.processes import child_environment
+from speechtok.processes import child_environment, peak_memory
 from speechtok.tokenizers.base import Tokenizer
 from speechtok.tokenizers.codec import CodecTokenizer
 from speechtok.train.data import Utterance
@@ -200,8 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     found = measure_cost(speechtok.load(options.model, device=options.device), options.seconds, options.repeats)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    found["figures"]["peak_memory"] = [peak / MEGABYTE]
+    found["figures"]["peak_memory"] = [peak_memory() / MEGABYTE]
     print(json.dumps(found))
     return 0
 
