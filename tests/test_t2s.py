@@ -176,3 +176,26 @@ def rewrite(folder, **changes):
 def test_shapes_that_cannot_be_are_refused(change):
     with pytest.raises(ConfigError, match=f"network.{next(iter(change))}"):
         T2SConfig(**change)
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["reads", "does not"])
+def test_what_the_text_is_worth_shows_whether_it_is_read(said, reads):
+    pytest.importorskip("accelerate", reason="the trainer's devices are those of accelerate")
+    from speechtok.train.devices import Devices
+    from speechtok.train.pairs import Pairs
+    from speechtok.train.spoken import PrefixConfig, Prefixes
+    from speechtok.train.t2s import batch_of, figures
+
+    text = said[0]
+    codes = [np.repeat(one % 32, 2)[None] if reads else np.full((1, 8), 3) for one in text]
+    pairs = Pairs(50.0, "tiny", tiny_vocabulary(), ["a", "b", "c"], [""] * 3, [""] * 3, codes, text)
+    prefixes, model = Prefixes.of(pairs, PrefixConfig(seconds=0)), tiny_t2s().train()
+    batch = batch_of(pairs, prefixes, np.arange(3), [np.zeros(4)] * 3)
+    optimiser = torch.optim.AdamW(model.parameters(), 0.01)
+    for _ in range(60):
+        optimiser.zero_grad()
+        model.losses(batch)["t2s/semantic"].backward()
+        optimiser.step()
+    with torch.inference_mode():
+        found = figures(model.eval(), pairs, prefixes, 3, Devices())
+    assert found["t2s/semantic"] < 0.5 and (found["text/gain"] > 1 if reads else abs(found["text/gain"]) < 0.3)
