@@ -111,6 +111,25 @@ def test_it_learns_to_spell(said):
     assert spoken.tolist() == np.repeat(text[0] % 32, 2).tolist()
 
 
+def test_what_was_said_is_forgotten_in_training_alone(said):
+    batch = Utterances.of(*said)
+    model, plain = tiny_t2s(forget=0.6), tiny_t2s()
+    with torch.no_grad():
+        assert torch.equal(model.score(batch).loss, plain.score(batch).loss)
+        torch.manual_seed(0)
+        ids, wanted = model.train().layout(batch)
+        vectors = torch.ones(*ids.shape, 16)
+        kept = model._forgotten(vectors, wanted)
+        assert kept[~wanted].eq(1).all() and {0.0, 16.0} == set(kept[wanted].sum(-1).tolist())
+        first = model.score(batch).loss
+        # of every utterance, the first target is told by text and prefix alone
+        places = np.cumsum([0, *(len(one) + 1 for one in said[2][:-1])])
+        assert torch.allclose(first[places], plain.score(batch).loss[places], atol=1e-6)
+        assert not torch.equal(first, model.score(batch).loss)
+    with pytest.raises(ConfigError, match=r"network\.forget"):
+        tiny_t2s(forget=1.0)
+
+
 def test_generation_is_seeded_batched_and_semantic_only(said):
     model, (text, prefix, *_) = tiny_t2s(), said
     drawn = model.generate(text, prefix, seed=1)

@@ -48,6 +48,10 @@ class T2SConfig:
     """Longest sequence, text and marks included."""
     dropout: float = 0.0
     """Of the vectors that enter the network."""
+    forget: float = 0.0
+    """Share of the codes said so far that the network does not see in training. What follows is then told by the text
+    rather than by what came last, without which a few hours of speech do not teach it to read (word dropout, Bowman
+    et al. 2016, arXiv 1511.06349)."""
 
     def __post_init__(self) -> None:
         require_whole(self, 0, "text", section="network.")
@@ -55,8 +59,9 @@ class T2SConfig:
         require_whole(self, 2, "semantic", section="network.")
         if self.width % (2 * self.heads):
             raise ConfigError(f"network.width={self.width} must be a multiple of twice network.heads={self.heads}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"network.dropout is {self.dropout}; give 0 or more, below 1")
+        for name in ("dropout", "forget"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"network.{name} is {getattr(self, name)}; give 0 or more, below 1")
 
 
 @dataclass
@@ -189,7 +194,7 @@ class TextToSemantic(nn.Module):
             ConfigError: a sequence is longer than ``positions``, or rows have another width than the vocabulary.
         """
         ids, wanted = self.layout(batch)
-        vectors = self.vectors(ids, batch)[:, :-1]
+        vectors = self._forgotten(self.vectors(ids, batch), wanted)[:, :-1]
         # padding comes last, where no target looks in a causal model, so there is nothing to mask
         states = self.network.model(inputs_embeds=self.dropout(vectors), use_cache=False).last_hidden_state
         targets = ids[:, 1:][wanted[:, 1:]]
@@ -234,6 +239,13 @@ class TextToSemantic(nn.Module):
         mixed = F.pad(mixed, (0, 0, 0, max(0, ids.shape[1] - mixed.shape[1])))[:, : ids.shape[1]]
         spoken = torch.arange(ids.shape[1], device=ids.device) < batch.text_lengths[:, None]
         return torch.where(spoken[..., None], mixed, found)
+
+    def _forgotten(self, vectors: Tensor, said: Tensor) -> Tensor:
+        """``vectors[B, S, width]``, in training some of those ``said[B, S]`` as zeros."""
+        if not (self.training and self.config.forget):
+            return vectors
+        lost = said & (torch.rand(said.shape, device=said.device) < self.config.forget)
+        return vectors.masked_fill(lost[..., None], 0.0)
 
     def _given(self, text: Tensor, prefix: Tensor, foreign: bool) -> Tensor:
         """The part of a sequence that is not learned, of ``text[L]`` and ``prefix[P]``."""
