@@ -14,7 +14,6 @@ import torch
 from speechtok.errors import ConfigError
 from speechtok.guidance import extraction
 from speechtok.guidance.clusters import fit_centres
-from speechtok.guidance.extraction import extract_store
 from speechtok.guidance.naming import describe, named
 from speechtok.guidance.store import FeatureStore
 from speechtok.guidance.targets import weights_digest
@@ -23,6 +22,7 @@ from speechtok.processes import ONE_THREAD, child_environment
 from speechtok.train.data import WaveStore, pooled
 from speechtok.train.features import FeatureJob, extract_features
 from speechtok.train.units import UnitsRecipe, mixed_vectors
+from tiny_features import extract_store
 from tiny_teachers import WIDTH, tiny_hubert
 
 

@@ -16,7 +16,6 @@ from speechtok.config import from_yaml
 from speechtok.errors import CheckpointError, ConfigError
 from speechtok.guidance.build import GuidesConfig
 from speechtok.guidance.clusters import UnitsConfig, save_centres
-from speechtok.guidance.extraction import extract_store
 from speechtok.guidance.naming import describe
 from speechtok.guidance.store import FeatureStore
 from speechtok.guidance.teachers import load_semantic_teacher
@@ -27,6 +26,7 @@ from speechtok.train.snapshot import load_snapshot, save_snapshot
 from speechtok.train.units import UnitsRecipe
 from test_train import assert_same, make_recipe, weights
 from test_train_processes import finish, logged, start
+from tiny_features import extract_store
 from tiny_teachers import WIDTH, tiny_hubert, tiny_speaker
 
 SEMANTIC = "guides={semantic: {loss: t_axis, weight: 4}}"

@@ -25,31 +25,6 @@ PART = 200
 PARTS, SUFFIX = ".parts", ".safetensors"
 
 
-def extract_store(
-    path: StrPath,
-    teacher: Teacher,
-    name: str,
-    waves: Sequence[np.ndarray],
-    samples: Sequence[int],
-    device: str = "cpu",
-    done: Callable[[int], object] = lambda utterance: None,
-    size: int = PART,
-) -> int:
-    """Write the feature store ``path`` of ``waves[i][T_i]``; returns how many utterances were there, see ``Parts``.
-
-    Args:
-        done: told the number of every utterance that has been heard.
-        size: utterances of a part.
-
-    Raises:
-        ConfigError, OutputError: as ``Parts.finish``.
-    """
-    parts = Parts(path, teacher, name, waves, samples, device, size=size)
-    kept = parts.keep()
-    parts.finish(done)
-    return kept
-
-
 class Parts:
     """The parts of a feature store in the making, in the folder ``path`` + ``.parts`` until all are joined.
 
