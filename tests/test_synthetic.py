@@ -79,6 +79,8 @@ def test_what_cannot_be_said_and_a_missing_program_are_named(flite, tmp_path, mo
     with pytest.raises(ConfigError, match=r"flite cannot say '.*bad.*' as \w+: no such sound"):
         synthetic.main([*corpus_of(tmp_path / "in", "bad"), "-o", str(tmp_path / "out")])
     assert not (tmp_path / "out/corpus.tsv").exists()
+    with pytest.raises(ConfigError, match="holds other sentences"):  # sound of an unfinished run is not taken over
+        synthetic.main([*corpus_of(tmp_path / "in3", "good"), "-o", str(tmp_path / "out")])
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="flite is not installed"):
         synthetic.main([*corpus_of(tmp_path / "in2", "fine"), "-o", str(tmp_path / "out2")])

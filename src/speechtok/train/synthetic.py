@@ -92,11 +92,15 @@ def synthesize(wanted: Sequence[Sentence], folder: Path, processes: int) -> Path
     What an earlier call has spoken stays.
 
     Raises:
-        ConfigError: there is no flite, or it refuses a sentence.
+        ConfigError: there is no flite, it refuses a sentence, or the folder holds other sentences.
         OutputError: the folder cannot be written.
     """
     if not shutil.which("flite"):
         raise ConfigError("flite is not installed; get it from your system (apt install flite)")
+    if not same_as_before(wanted, folder):
+        raise ConfigError(f"{folder}: holds other sentences; name another folder, or delete this one")
+    make_folder(folder)
+    write_text_atomic(folder / "sentences.tsv", _listed(wanted))  # first, so that no sound is taken for other words
     make_folder(folder / "audio")
     places = [folder / "audio" / f"{index:06d}.flac" for index in range(len(wanted))]
     with ThreadPoolExecutor(processes) as pool:
@@ -106,7 +110,6 @@ def synthesize(wanted: Sequence[Sentence], folder: Path, processes: int) -> Path
     for one, place, length in zip(wanted, places, seconds, strict=True):
         lines.append([f"audio/{place.name}", one.split, f"flite-{one.voice}", f"{length:.2f}", one.text])
     write_text_atomic(folder / "corpus.tsv", "".join("\t".join(line) + "\n" for line in lines))
-    write_text_atomic(folder / "sentences.tsv", _listed(wanted))
     return folder / "corpus.tsv"
 
 
@@ -136,7 +139,7 @@ def same_as_before(wanted: Sequence[Sentence], folder: Path) -> bool:
     try:
         return (folder / "sentences.tsv").read_text(encoding="utf-8") == _listed(wanted)
     except OSError:
-        return not (folder / "corpus.tsv").exists()
+        return not (folder / "audio").exists()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,8 +157,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = texts_of(options.texts, "train")
     words = tuple(options.words)
     wanted = sentences(texts, options.hours, words, options.voices, options.stretch, options.seed)
-    if not same_as_before(wanted, options.output):
-        raise ConfigError(f"{options.output}: holds other sentences; name another folder, or delete this one")
     manifest = synthesize(wanted, options.output, options.processes)
     print(f"{manifest}: {len(wanted)} sentences")
     return 0
