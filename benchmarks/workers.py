@@ -9,7 +9,8 @@ left out; the end, where one worker has nothing left and another still has a sha
 
 A worker uses more than one core: while the model computes, a thread reads, decodes and resamples the next recordings.
 ``cores_of_one`` says how many, processor time against the clock; on ``cores`` of them workers cannot be more than
-cores / cores_of_one times as fast as one. Recordings should be many times longer than a start (LibriSpeech rather than
+cores / cores_of_one times as fast as one, and a light model leaves them less than a heavy one (``--official-size``).
+Recordings should be many times longer than a start (LibriSpeech rather than
 single words). Medians of the rounds. All folders must be equal byte for byte.
 """
 
@@ -28,11 +29,15 @@ from pathlib import Path
 from typing import Any
 
 from kill import chosen, tree
+from official_size import official_size
 
 from speechtok.bench.reconstruction import versions
 from speechtok.errors import ConfigError, run_module
 from speechtok.files import write_text_atomic
 from speechtok.processes import ONE_THREAD, child_environment, usable_cores
+from speechtok.tokenizers.checkpoint import save_codec
+
+UNTRAINED = "SEANet of 104 M parameters"
 
 
 def timed(source: Path, folder: Path, options: Sequence[str], workers: int) -> dict[str, float]:
@@ -71,6 +76,12 @@ def _at_work(seen: Sequence[tuple[float, int, float]], workers: int) -> Sequence
     return seen
 
 
+def untrained(scratch: Path) -> Path:
+    """A folder with a codec of SpeechTokenizer's size; its codebooks are random, which no speed depends on."""
+    save_codec(official_size(fit=False), scratch / "codec")
+    return scratch / "codec"
+
+
 def compare(source: Path, options: Sequence[str], workers: int, rounds: int, scratch: Path) -> dict[str, Any]:
     """Figures by number of workers, and ratios of their medians."""
     found: dict[int, list[dict[str, float]]] = {1: [], workers: []}
@@ -101,21 +112,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--files", type=int, default=200, help="how many of its recordings, spread evenly")
     parser.add_argument("--workers", type=int, default=2, help="to be compared with one")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--model", help="as for speechtok tokenize (default: the bundled model)")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--model", help="as for speechtok tokenize (default: the bundled model)")
+    model.add_argument("--official-size", action="store_true", help="an untrained codec of SpeechTokenizer's size")
     parser.add_argument("--shard-size", type=int, default=8)
     parser.add_argument("-o", "--output", type=Path, help="JSON with the figures, settings and versions")
     options = parser.parse_args(arguments)
     if options.workers < 2 or options.rounds < 1:
         raise ConfigError("compare at least 2 workers with one, in at least 1 round")
-    words = ["--shard-size", str(options.shard_size), *(["--model", options.model] if options.model else [])]
     with tempfile.TemporaryDirectory() as scratch:
+        model = untrained(Path(scratch)) if options.official_size else options.model
+        words = ["--shard-size", str(options.shard_size), *(["--model", str(model)] if model else [])]
         source = chosen(options.data, options.files, Path(scratch))
         figures = compare(source, words, options.workers, options.rounds, Path(scratch))
     print(f"{options.workers} workers against one: {figures['ratio_of_speed']:.2f} times as fast at work, "
           f"{figures['ratio_of_all']:.2f} with their start; identical: {figures['identical']}")  # fmt: skip
     if options.output:
         settings = {name: getattr(options, name) for name in ("files", "rounds", "shard_size")}
-        settings |= {"model": options.model or "the bundled model", "data": options.data.name, "cores": usable_cores()}
+        name = UNTRAINED if options.official_size else options.model or "the bundled model"
+        settings |= {"model": name, "data": options.data.name, "cores": usable_cores()}
         document = {**figures, "settings": settings, "versions": versions()}
         write_text_atomic(options.output, json.dumps(document, indent=1) + "\n")
     return 0 if figures["identical"] else 1

@@ -1,6 +1,7 @@
 """The closed chain: gradients through the text, balance, replay, unpaired data, exact resuming, refusals."""
 
 import json
+import re
 import shutil
 from functools import partialmethod
 
@@ -252,6 +253,20 @@ def of_two(devices, share_of, *arguments):
         return share_of(devices, *arguments)
     finally:
         devices.processes = 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"gold": -1.0}, "gold is -1"),
+        ({"balance": {"kind": "fixed", "chain": -0.5}}, "balance.chain is -0.5"),
+        ({"balance": {"kind": "fixed", "asr": float("inf")}}, "balance.asr is inf"),
+        ({"unpaired": {"text_weight": float("nan")}}, "unpaired.text_weight is nan"),
+    ],
+)
+def test_a_loss_that_would_be_driven_up_is_refused(tmp_path, changes, name):
+    with pytest.raises(ConfigError, match=re.escape(name)):
+        make_recipe(tmp_path, "speechtok-base", **changes)
 
 
 def test_models_that_do_not_fit_are_refused_in_one_line(trained, folder):

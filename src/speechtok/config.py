@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -87,6 +88,18 @@ def require_whole(settings: Any, least: int, *names: str, section: str = "") -> 
         value = getattr(settings, name)
         if not isinstance(value, int) or value < least:
             raise ConfigError(f"{section}{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def require_weights(settings: Any, *names: str, section: str = "") -> None:
+    """Refuse settings that cannot weigh a loss: below zero, infinite or no numbers.
+
+    Raises:
+        ConfigError: names the first such setting.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ConfigError(f"{section}{name} is {value!r}; a weight is a number of at least 0")
 
 
 def _overridden(kind: type, values: Any, overrides: Sequence[str]) -> Any:

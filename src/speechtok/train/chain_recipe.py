@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from speechtok.chain.interface import Temperature
-from speechtok.config import require_whole
+from speechtok.config import require_weights, require_whole
 from speechtok.errors import ConfigError
 from speechtok.train.learner import LearnerRecipe
 from speechtok.train.spoken import PrefixConfig, SpokenConfig
@@ -35,6 +35,9 @@ class BalanceConfig:
     """A fixed weight."""
     chain: float = 1.0
     """A fixed weight."""
+
+    def __post_init__(self) -> None:
+        require_weights(self, "asr", "chain", section="balance.")
 
 
 @dataclass
@@ -69,6 +72,7 @@ class UnpairedConfig:
 
     def __post_init__(self) -> None:
         require_whole(self, 1, "batch", section="unpaired.")
+        require_weights(self, "speech_weight", "text_weight", section="unpaired.")
 
 
 @dataclass
@@ -102,6 +106,7 @@ class ChainRecipe(LearnerRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_whole(self, 1, "epochs")
+        require_weights(self, "gold")
         if not self.data.manifests:
             raise ConfigError("data.manifests is empty; name at least one manifest (path, split, text, speaker)")
         for name in ("asr", "t2s"):
