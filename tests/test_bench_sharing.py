@@ -251,9 +251,7 @@ def brute_force(sequences, size, order, sequence):
     def p(code, history, length):
         if length < 0:
             return 1 / size
-        follow = [
-            one[i] for one in padded for i in range(order - 1, len(one)) if one[i - length : i] == list(history)
-        ]
+        follow = [one[i] for one in padded for i in range(order - 1, len(one)) if one[i - length : i] == list(history)]
         lower = p(code, history[1:], length - 1)
         return (follow.count(code) + len(set(follow)) * lower) / (len(follow) + len(set(follow))) if follow else lower
 
@@ -294,5 +292,3 @@ def test_sequences_are_measured_on_the_level_of_their_name(alone):
     assert rows["lm_bits_per_second"]["mean"] == pytest.approx(bits["mean"] * 200, rel=0.01)
     merged = rows["bpe_tokens_per_second"]["mean"]
     assert merged * rows["bpe_compression"]["mean"] == pytest.approx(200, rel=0.01) and merged <= 200
-
-

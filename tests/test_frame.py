@@ -97,9 +97,7 @@ def test_projections_bring_the_spectrum_nearer_to_its_magnitude():
 def test_a_consistent_spectrum_is_left_alone():
     spectrum, wave = Spectrum(640, 160), torch.randn(1, 4800)
     exact = spectrum.analyse(wave)
-    torch.testing.assert_close(
-        make_consistent(spectrum, exact.abs(), exact, 3), wave, atol=1e-3, rtol=1e-3
-    )
+    torch.testing.assert_close(make_consistent(spectrum, exact.abs(), exact, 3), wave, atol=1e-3, rtol=1e-3)
 
 
 def test_decoder_is_differentiable_through_the_projections():

@@ -215,9 +215,7 @@ def test_an_epoch_with_replay_hears_all_of_the_domain_and_a_share_of_the_other()
 
 
 def test_replayed_speech_is_learned_and_its_held_out_part_watched(trained, folder):
-    recipe = make_recipe(
-        trained, folder, epochs=1, replay={"manifests": [str(trained / "corpus.tsv")], "share": 0.5}
-    )
+    recipe = make_recipe(trained, folder, epochs=1, replay={"manifests": [str(trained / "corpus.tsv")], "share": 0.5})
     learner = ChainLearner(recipe)
     assert learner.batches.steps_per_epoch == 2 * len(learner.pairs) // 2 // 2
     row, _ = learner.validate(counted=False)

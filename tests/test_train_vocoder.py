@@ -163,9 +163,7 @@ def test_centres_and_codecs_are_where_a_vocoder_may_begin(corpus, units, tmp_pat
     )  # fmt: skip
     codec = Codec(shape)
     save_codec(codec, tmp_path / "codec")
-    learner = VocoderLearner(
-        make_recipe(corpus, units, *FRAMED, f"start={tmp_path / 'codec'}", "weights.latent=1")
-    )
+    learner = VocoderLearner(make_recipe(corpus, units, *FRAMED, f"start={tmp_path / 'codec'}", "weights.latent=1"))
     begun = learner.model.backend.decoder.state_dict()
     assert all(torch.equal(value, begun[key]) for key, value in codec.decoder.state_dict().items())
     centres = units.source.centres

@@ -175,9 +175,7 @@ def folded_state(module: nn.Module) -> dict[str, Tensor]:
 def install_folded(module: nn.Module, state: dict[str, Tensor]) -> None:
     """Load what `folded_state` gave into a `module`, normalised or not. Raises RuntimeError or KeyError at misfits."""
     normalised = {
-        f"{name}.weight": part
-        for name, part in module.named_modules()
-        if parametrize.is_parametrized(part, "weight")
+        f"{name}.weight": part for name, part in module.named_modules() if parametrize.is_parametrized(part, "weight")
     }
     own = {key: value for key, value in module.state_dict().items() if ".parametrizations." in key}
     module.load_state_dict({key: value for key, value in state.items() if key not in normalised} | own)

@@ -163,9 +163,7 @@ class CtxVec2Wav(nn.Module):
         self.mel = nn.Linear(shape.width, config.bands)
         hifigan = config.backend == "hifigan"
         self.backend = (
-            HiFiGAN(config.hifigan, shape.width)
-            if hifigan
-            else FrameBackend(config.frame, shape.width, config.latent)
+            HiFiGAN(config.hifigan, shape.width) if hifigan else FrameBackend(config.frame, shape.width, config.latent)
         )
 
     def foretell(self, codes: Tensor, prompt: Tensor, prosody: Tensor | None = None) -> Foretold:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LOOKS_AHEAD = "is not causal, each frame needs audio from after it"
 
+
 class Tokenizer(ABC):
     """Speech to codes ``[Q, N]`` (0 is the coarsest level) and back. Subclasses fill the attributes below."""
 

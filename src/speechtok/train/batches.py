@@ -28,9 +28,7 @@ class Batches:
         chosen: the utterances of an epoch, of which each has as many; all of them by default.
     """
 
-    def __init__(
-        self, lengths: np.ndarray, batch: int, seed: int, chosen: Callable[[int], np.ndarray] | None = None
-    ):
+    def __init__(self, lengths: np.ndarray, batch: int, seed: int, chosen: Callable[[int], np.ndarray] | None = None):
         self.lengths, self.batch, self.seed = np.asarray(lengths), batch, seed
         self.chosen = chosen or (lambda epoch: np.arange(len(self.lengths)))
         self.steps_per_epoch = -(-len(self.chosen(0)) // batch)

@@ -39,9 +39,7 @@ class MultiScaleMel(nn.Module):
     ):
         super().__init__()
         hops = hops or [window // 4 for window in windows]
-        self.scales = nn.ModuleList(
-            LogMel(sample_rate, *shape) for shape in zip(windows, hops, bands, strict=True)
-        )
+        self.scales = nn.ModuleList(LogMel(sample_rate, *shape) for shape in zip(windows, hops, bands, strict=True))
         self.weights, self.squared = tuple(weights), squared
 
     def forward(self, wave: Tensor, target: Tensor) -> Tensor:

@@ -133,9 +133,7 @@ def batch_of(pairs: Pairs, prefixes: Prefixes, picks: np.ndarray, draws: Sequenc
     return Utterances.of(*parts)
 
 
-def figures(
-    model: TextToSemantic, pairs: Pairs, prefixes: Prefixes, batch: int, devices: Devices
-) -> dict[str, float]:
+def figures(model: TextToSemantic, pairs: Pairs, prefixes: Prefixes, batch: int, devices: Devices) -> dict[str, float]:
     """Loss and accuracies on held-out utterances, by targets; their prefixes are the same each time.
 
     ``text/gain`` is how much larger the loss is with the text of another utterance of like length, in nats per target:

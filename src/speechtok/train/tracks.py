@@ -59,9 +59,7 @@ class Track:
             return cls(kept["rows"].numpy(), kept["offsets"].numpy(), hop)
         except (OSError, SafetensorError, KeyError):  # none yet, or one that a kill cut short
             pass
-        each = [
-            rows_of(speech[index]) for index in tqdm(range(len(speech)), desc="tracks", unit="file", disable=None)
-        ]
+        each = [rows_of(speech[index]) for index in tqdm(range(len(speech)), desc="tracks", unit="file", disable=None)]
         # rows that were transposed would lie the other way in memory, which the file does not hold
         rows, offsets = np.ascontiguousarray(np.concatenate(each)), np.cumsum([0, *map(len, each)])
         make_folder(cache)

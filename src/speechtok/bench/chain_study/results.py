@@ -156,5 +156,3 @@ def row(
     found |= {"seeds": [run.seed for run in runs], "each": list(each), "over_seeds": over_seeds(each).to_dict()}
     found["over_utterances"] = utterances.to_dict() if utterances else None
     return found | {"failed_utterances": failed or (utterances.failed if utterances else 0)}
-
-

@@ -49,9 +49,7 @@ def measure(tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options
     return conclude(about, folder, items, scores)
 
 
-def prepare(
-    tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options, share: Share = EVERYTHING
-) -> Facts:
+def prepare(tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options, share: Share = EVERYTHING) -> Facts:
     """What becomes of all pairs, or of a share of them.
 
     Raises:

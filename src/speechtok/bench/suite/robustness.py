@@ -50,9 +50,7 @@ def measure(tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options
     return conclude(about, folder, speech.items, scores)
 
 
-def prepare(
-    tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options, share: Share = EVERYTHING
-) -> Facts:
+def prepare(tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options, share: Share = EVERYTHING) -> Facts:
     """The distances of all recordings, or of a share of them.
 
     Raises:

@@ -100,9 +100,7 @@ def measure(tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options
     return rows
 
 
-def prepare(
-    tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options, share: Share = EVERYTHING
-) -> None:
+def prepare(tokenizer: Tokenizer, speech: Speech, folder: Path, options: Options, share: Share = EVERYTHING) -> None:
     """Make the tokens of a share of the training utterances and of the tested ones.
 
     Raises:
