@@ -45,6 +45,20 @@ def test_time_major_layers_compute_the_same_network(kind):
     assert fast.encoder_context() == codec.encoder_context()
 
 
+@pytest.mark.parametrize("kind", FAST)
+@torch.inference_mode()
+def test_pieces_of_time_are_the_whole_signal(kind, monkeypatch):
+    codec, whole = both(kind, "fp32")
+    monkeypatch.setattr(timemajor, "PIECE", 500)
+    pieces = prepared(codec, "fp32")
+    assert pieces.encoder.before.frames < 20 < whole.encoder.before.frames
+    for length in (40 * HOP, 63 * HOP - 1, 150 * HOP + 1):
+        wave = torch.tensor(samples(length).samples)[None]
+        latent = whole.encoder(wave)
+        assert relative(pieces.encoder(wave), latent) < 1e-5
+        assert relative(pieces.decoder(latent), whole.decoder(latent)) < 1e-5
+
+
 @pytest.mark.parametrize("frames", [9, 400])  # a product of copied windows, and the library's convolution
 @pytest.mark.parametrize("kernel, stride, dilation", [(3, 1, 1), (3, 1, 4), (10, 5, 1), (1, 1, 1)])
 @torch.inference_mode()

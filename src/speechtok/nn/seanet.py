@@ -7,7 +7,7 @@ indices of the official state dict, so that published weights map over by renami
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -179,11 +179,8 @@ class SEANetEncoder(nn.Module):
 
     def context(self) -> tuple[int, int] | None:
         """Frames of signal (left, right) that one latent frame depends on beside its own; None: all."""
-        reach = reach_through(self.model, 0, 0)
-        if reach is None:
-            return None
         hop = math.prod(layer.stride[0] for layer in self.model if isinstance(layer, Conv1d))
-        return -(reach[0] // hop), max(0, reach[1] // hop)
+        return context_of(self.model, hop, 1)
 
 
 class SEANetDecoder(nn.Module):
@@ -213,8 +210,7 @@ class SEANetDecoder(nn.Module):
 
     def context(self) -> tuple[int, int] | None:
         """Latent frames (left, right) that the samples of one frame depend on beside it; None: all."""
-        reach = reach_through(self.model, 0, self.hop - 1)
-        return None if reach is None else (max(0, -reach[0]), max(0, reach[1]))
+        return context_of(self.model, 1, self.hop)
 
 
 def run(layers: Iterable[nn.Module], x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -233,6 +229,16 @@ def reach_through(layers: Iterable[nn.Module], low: int, high: int) -> tuple[int
             return None
         low, high = reach
     return low, high
+
+
+def context_of(layers: Sequence[nn.Module], down: int, up: int) -> tuple[int, int] | None:
+    """Frames (left, right) that the outputs of one frame depend on beside it; None: all.
+
+    Args:
+        layers: a stack that makes ``up`` outputs of ``down`` inputs, which are one frame.
+    """
+    reach = reach_through(layers, 0, up - 1)
+    return None if reach is None else (max(0, -(reach[0] // down)), max(0, reach[1] // down))
 
 
 def _conv(config: SEANetConfig, inputs: int, outputs: int, kernel: int, **shape: int) -> Conv1d:

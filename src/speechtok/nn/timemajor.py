@@ -10,15 +10,17 @@ Every class is made from the layer that it stands for, holds a copy of its weigh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speechtok.nn.conv import Conv1d, ConvTranspose1d, pad_time
+from speechtok.nn.conv import Conv1d, ConvTranspose1d, Timed, pad_time
 from speechtok.nn.recurrent import Recurrent
-from speechtok.nn.seanet import ELU, ResidualBlock, SEANetDecoder, SEANetEncoder, Snake
+from speechtok.nn.seanet import ELU, ResidualBlock, SEANetDecoder, SEANetEncoder, Snake, context_of
 from speechtok.nn.sequence import SkipLSTM
 
 Layer = Callable[[Tensor], Tensor]
@@ -27,6 +29,9 @@ Layer = Callable[[Tensor], Tensor]
 
 MANY = 4
 """So many times more frames than channels, and the library's convolution is faster than a product of copied windows."""
+PIECE = 2**21
+"""About so many numbers of the widest layer are computed at a time: they stay in the processor's caches, and their
+memory is used again, where larger pieces are given new memory by every layer (2 s of SpeechTokenizer)."""
 
 
 class Unsupported(Exception):
@@ -118,6 +123,38 @@ class Residual:
         return F.linear(torch.cat([x.to(y.dtype), y], dim=2), self.shortcut, self.bias)
 
 
+class Stack:
+    """Layers without an LSTM one after the other, for a piece of time after the other.
+
+    A piece goes in with as much on both sides as its own outputs depend on, so the pieces together are what the whole
+    signal gives, but for the rounding of products of other sizes.
+    """
+
+    def __init__(self, layers: Sequence[Timed], dtype: torch.dtype):
+        self.layers = [time_major(layer, dtype) for layer in layers]
+        self.down, self.up = (math.prod(_strides(layers, kind)) for kind in (Conv1d, ConvTranspose1d))
+        context = context_of(layers, self.down, self.up)
+        if context is None:
+            raise Unsupported("a layer that depends on all of its input")
+        self.left, self.right = context
+        self.frames = max(1, PIECE // _widest(layers, self.down))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``x[B, T, C] -> [B, ceil(T / down) * up, C']``."""
+        frames = -(-x.shape[1] // self.down)
+        pieces = max(1, round(frames / self.frames))
+        if pieces == 1:
+            return chain(self.layers, x)
+        edges = [frames * i // pieces for i in range(pieces + 1)]
+        return torch.cat([self.between(x, start, stop) for start, stop in pairwise(edges)], dim=1)
+
+    def between(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Outputs of the frames from ``start`` to before ``stop``, a frame being ``down`` inputs."""
+        first = max(0, start - self.left)
+        y = chain(self.layers, x[:, first * self.down : (stop + self.right) * self.down])
+        return y[:, (start - first) * self.up : (stop - first) * self.up]
+
+
 class Encoder(nn.Module):
     """What ``SEANetEncoder`` computes, ``wave[B, T] -> latent[B, N, D]`` in float32.
 
@@ -159,7 +196,7 @@ class Decoder(nn.Module):
 def in_turns(parts: Encoder | Decoder, x: Tensor, lengths: Tensor | None) -> Tensor:
     """The layers before the LSTM signal by signal, the LSTM for all, the others signal by signal; ``x[B, T, C]``."""
     ends = [x.shape[1]] * len(x) if lengths is None else lengths.tolist()
-    signals = [chain(parts.before, x[i : i + 1, :end]) for i, end in enumerate(ends)]
+    signals = [parts.before(x[i : i + 1, :end]) for i, end in enumerate(ends)]
     if parts.sequence is not None:
         frames = [signal.shape[1] for signal in signals]
         equal = len(set(frames)) == 1
@@ -167,7 +204,7 @@ def in_turns(parts: Encoder | Decoder, x: Tensor, lengths: Tensor | None) -> Ten
         together = parts.sequence(together, None if equal else torch.tensor(frames, device=x.device))
         signals = [together[i : i + 1, :count] for i, count in enumerate(frames)]
     # the whole length of the batch, as the original gives it: silence past each end
-    done = [chain(parts.after, signal)[0].float() for signal in signals]
+    done = [parts.after(signal)[0].float() for signal in signals]
     if len(done) == 1 and lengths is None:
         return done[0].unsqueeze(0)
     longest = chain_length(parts.original[0], x.shape[1])
@@ -182,17 +219,14 @@ def chain_length(original: SEANetEncoder | SEANetDecoder, length: int) -> int:
     return int(lengths)
 
 
-def in_three(layers: Iterable[nn.Module], dtype: torch.dtype) -> tuple[list[Layer], Recurrent | None, list[Layer]]:
+def in_three(layers: Iterable[nn.Module], dtype: torch.dtype) -> tuple[Stack, Recurrent | None, Stack]:
     """Time-major layers before, of and after the LSTM; without one, all come before. Raises Unsupported."""
-    before: list[Layer] = []
-    sequence, current = None, before
-    after: list[Layer] = []
-    for layer in layers:
-        if isinstance(layer, SkipLSTM):
-            sequence, current = Recurrent(layer, dtype), after
-        else:
-            current.append(time_major(layer, dtype))
-    return before, sequence, after
+    layers = list(layers)
+    places = [i for i, layer in enumerate(layers) if isinstance(layer, SkipLSTM)]
+    if not places:
+        return Stack(layers, dtype), None, Stack([], dtype)
+    (place,) = places
+    return Stack(layers[:place], dtype), Recurrent(layers[place], dtype), Stack(layers[place + 1 :], dtype)
 
 
 def time_major(layer: nn.Module, dtype: torch.dtype) -> Layer:
@@ -234,6 +268,21 @@ def padded(x: Tensor, left: int, right: int, mode: str) -> Tensor:
         return pad_time(x.transpose(1, 2), left, right, mode).transpose(1, 2)
     last = x.shape[1] - 1
     return torch.cat([x[:, 1 : left + 1].flip(1), x, x[:, last - right : last].flip(1)], dim=1)
+
+
+def _strides(layers: Iterable[nn.Module], kind: type) -> list[int]:
+    return [layer.stride[0] for layer in layers if isinstance(layer, kind)]
+
+
+def _widest(layers: Iterable[nn.Module], down: int) -> int:
+    """Most numbers per frame that a layer gives out; a frame is ``down`` inputs of the first one."""
+    steps, most = down, 1
+    for layer in layers:
+        if isinstance(layer, Conv1d | ConvTranspose1d):
+            stride = layer.stride[0]
+            steps = steps // stride if isinstance(layer, Conv1d) else steps * stride
+            most = max(most, steps * layer.out_channels)
+    return most
 
 
 def _sums_to_one(conv: Conv1d) -> bool:
