@@ -193,7 +193,6 @@ def test_nothing_measured_is_an_error(bench, tmp_path, capsys):
     ("more", "message"),
     [
         (["--tasks", "dreams"], "no task 'dreams'"),
-        (["--reference", "c", "--tasks", "codes"], "no tokenizer is called c"),
         (["--models", "a", "--tasks", "codes"], "two tokenizers are called a"),
     ],
 )
@@ -201,6 +200,31 @@ def test_what_cannot_be_done_is_one_line(bench, tmp_path, more, message, capsys)
     assert command(bench, tmp_path / "out", *more, models=["a"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
+
+
+def test_a_reference_that_no_name_can_be_is_refused_at_once(bench, tmp_path, capsys):
+    assert command(bench, tmp_path, "--reference", "c", "--tasks", "codes", models=["first=a"]) == 2
+    written = capsys.readouterr()
+    assert "no tokenizer is called c; differences can be taken from first" in written.err and not written.out
+
+
+def test_what_is_only_seen_at_the_end_costs_no_figures(bench, tmp_path):
+    arguments = ("--reference", "c", "--tasks", "codes")
+    assert command(bench, tmp_path / "out", *arguments, models=["a"]) == 0
+    document = json.loads((tmp_path / "out" / "summary.json").read_text())
+    reasons = {(one["tokenizer"], one["stage"]): one["reason"] for one in document["failures"]}
+    assert "no tokenizer is called c" in reasons["c", "differences"] and document["differences"] == []
+    assert any(row["tokenizer"] == "a" for row in document["summary"])
+
+
+def test_another_tokenizer_of_one_name_is_a_failure_of_its_own(bench, tmp_path):
+    def twin(name, device="cpu"):
+        return load("a", device)  # a folder may hold a tokenizer of any name
+
+    words = ["bench", "--quick", "-o", str(tmp_path), "--models", "a", "b", "--tasks", "codes"]
+    assert main([*words, "--data", str(bench / "data.tsv")], load=twin) == 0
+    (failure,) = json.loads((tmp_path / "summary.json").read_text())["failures"]
+    assert "another tokenizer is called a, too; write --models NAME=b" in failure["reason"]
 
 
 def test_names_can_be_given(bench, tmp_path):

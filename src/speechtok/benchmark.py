@@ -29,7 +29,7 @@ from speechtok.tokenizers.registry import models
 from speechtok.train.log import read_log
 
 FORMAT, VERSION = "speechtok.bench", 1
-LOADING, EXAMPLES = "loading", "examples"
+LOADING, EXAMPLES, DIFFERENCES = "loading", "examples", "differences"
 """What else than a task can fail."""
 QUICK_LEVELS = (1,)
 
@@ -130,6 +130,18 @@ def _check(plan: Plan) -> None:
             known = ", ".join(name for name, entry in TASKS.items() if entry.trains)
             raise ConfigError(f"--also {name}: only tasks that train have a manifest of their own: {known}")
         columns_of(plan.also[name])  # one that cannot be read is no reason to begin
+    names = [model.name or model.place for model in plan.models]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two tokenizers are called {name}; write --models NAME=PLACE for one of them")
+    registered = {entry.name for entry in models()}
+    if all(model.name or model.place in registered for model in plan.models):  # what others are called is seen later
+        _require_reference(plan.reference or names[0], names)
+
+
+def _require_reference(reference: str, names: Sequence[str]) -> None:
+    if reference not in names:
+        raise ConfigError(f"no tokenizer is called {reference}; differences can be taken from {', '.join(names)}")
 
 
 def _loaded(model: Model, load: Callable[..., Tokenizer], device: str, found: Found) -> Tokenizer | None:
@@ -139,7 +151,9 @@ def _loaded(model: Model, load: Callable[..., Tokenizer], device: str, found: Fo
         found.fail(model.name or model.place, LOADING, error)
         return None
     if tokenizer.name in [one["name"] for one in found.tokenizers]:
-        raise ConfigError(f"two tokenizers are called {tokenizer.name}; write --models NAME=PLACE for one of them")
+        clash = ConfigError(f"another tokenizer is called {tokenizer.name}, too; write --models NAME={model.place}")
+        found.fail(model.place, LOADING, clash)
+        return None
     found.tokenizers.append(tokenizer.describe())
     return tokenizer
 
@@ -182,10 +196,12 @@ def _measure(
 
 def _write(plan: Plan, found: Found, speech: Speech) -> dict[str, Any]:
     rows = list(_utterance_rows(found.rows))
-    reference = plan.reference or found.tokenizers[0]["name"]
-    if reference not in [one["name"] for one in found.tokenizers]:
-        known = ", ".join(one["name"] for one in found.tokenizers)
-        raise ConfigError(f"no tokenizer is called {reference}; differences can be taken from {known}")
+    names = [one["name"] for one in found.tokenizers]
+    reference = plan.reference or names[0]
+    try:
+        _require_reference(reference, names)
+    except ConfigError as error:  # not loaded; hours of figures are not thrown away for that
+        found.fail(reference, DIFFERENCES, error)
     document = {
         "format": FORMAT,
         "version": VERSION,
