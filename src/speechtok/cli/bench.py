@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     )
     document = run_benchmark(plan, args.load)
     figures, failures = len(document["summary"]), count_failures(document)
-    print(f"{figures} figures, {failures} failures; report: {args.output / 'report.html'}")
+    print(f"{figures} figures, {failures} values missing; report: {args.output / 'report.html'}")
     return 0
 
 

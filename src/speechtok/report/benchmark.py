@@ -72,7 +72,7 @@ def _header(document: Document) -> Html:
     brief = " A quick run, which shows that everything works: nothing in it is to be quoted." * settings["quick"]
     sentence = f"{len(document['tokenizers'])} tokenizers on {settings['recordings']} recordings of {where}.{brief}"
     numbers = {"tokenizers": len(document["tokenizers"]), "figures": len(document["summary"])}
-    numbers["failures"] = count_failures(document)
+    numbers["values missing"] = count_failures(document)
     shown = [tag("li", tag("b", f"{value:,}"), tag("span", name)) for name, value in numbers.items()]
     kicker, title = tag("p", "speechtok bench", class_="kicker"), tag("h1", "Speech tokens, measured")
     return tag("div", kicker, title, tag("p", sentence, class_="lead"), tag("ul", *shown, class_="figures"))
