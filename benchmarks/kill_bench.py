@@ -91,8 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         difference = compare(found, results(disturbed))
     counts = {part: len(found[part]) for part in PARTS}
     moments = ", ".join(f"{one:.0f}" for one in times[:-1])
-    print(f"killed after {moments} s of {whole:.0f} s: {counts['summary']} figures, {counts['differences']} differences;"
-          f" largest relative difference {difference:.1e}")  # fmt: skip
+    equal = f"{counts['summary']} figures and {counts['differences']} differences agree to {difference:.1e}"
+    print(f"killed after {moments} s of {whole:.0f} s: {equal}")
     if options.output:
         document = {"words": options.words, "seconds": whole, "killed": times[:-1], "last": times[-1], **counts,
                     "largest_difference": difference, "versions": versions()}  # fmt: skip
