@@ -55,12 +55,10 @@ def compare(one: Any, other: Any) -> float:
         return abs(one - other) / max(abs(one), abs(other), 1e-12)
     if type(one) is not type(other):
         return math.inf
-    if isinstance(one, dict):
-        return (
-            max((compare(one[key], other[key]) for key in one), default=0.0) if one.keys() == other.keys() else math.inf
-        )
-    if isinstance(one, list):
-        return max(map(compare, one, other), default=0.0) if len(one) == len(other) else math.inf
+    if isinstance(one, dict) and one.keys() == other.keys():
+        return max((compare(one[key], other[key]) for key in one), default=0.0)
+    if isinstance(one, list) and len(one) == len(other):
+        return max(map(compare, one, other), default=0.0)
     return 0.0 if one == other else math.inf
 
 
