@@ -10,6 +10,7 @@ import torch
 
 from speechtok.errors import CheckpointError, ConfigError
 from speechtok.guidance.clusters import (
+    CentreFit,
     UnitsConfig,
     fit_centres,
     load_centres,
@@ -21,6 +22,7 @@ from speechtok.guidance.frames import FrameLaw
 from speechtok.guidance.store import FeatureStore, write_features
 from speechtok.guidance.targets import assign_units
 from speechtok.nn.quantizers import kmeans
+from speechtok.train.loop import CHECKPOINT
 from speechtok.train.units import UnitsRecipe, mixed_vectors, train
 
 LAW = FrameLaw(16000, 320, 400)
@@ -153,6 +155,50 @@ def test_the_command_makes_units_of_a_feature_store(store, tmp_path, cli):
     assert config["explained"] > 0.99
     centres = load_centres(tmp_path / "units")
     assert torch.cdist(CORNERS, centres).min(1).values.max() < 0.1
+
+
+@pytest.mark.parametrize("stop", [2, 5, 9, 13])
+def test_a_stopped_fit_goes_on_and_comes_to_the_same_centres(store, tmp_path, monkeypatch, stop):
+    """More clusters than corners, so that empty centres are drawn again, which needs the state of the draws."""
+    recipe = UnitsRecipe(features=str(store), clusters=30, batch=50, passes=3, checkpoint_every=2)
+    undisturbed = train(recipe, tmp_path / "whole")
+
+    feed, fed = CentreFit.feed, []
+
+    def stopping(fit, vectors):
+        if len(fed) == stop:
+            raise KeyboardInterrupt
+        fed.append(len(vectors))
+        feed(fit, vectors)
+
+    monkeypatch.setattr(CentreFit, "feed", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "stopped")
+    assert (tmp_path / "stopped" / CHECKPOINT).exists() == (stop > 10)  # 480 vectors come before the first centres
+    monkeypatch.setattr(CentreFit, "feed", lambda fit, vectors: (fed.append(len(vectors)), feed(fit, vectors)))
+    assert train(recipe, tmp_path / "stopped") == undisturbed
+    assert torch.equal(load_centres(tmp_path / "stopped"), load_centres(tmp_path / "whole"))
+    assert not (tmp_path / "stopped" / CHECKPOINT).exists()
+    repeated = stop % 2 if stop > 10 else stop
+    assert len(fed) == len(list(mixed_vectors(FeatureStore(store), recipe))) + repeated
+
+
+@pytest.mark.parametrize("harm", ["clusters", "features", "cut"])
+def test_an_unfinished_fit_of_something_else_is_refused(store, tmp_path, monkeypatch, harm):
+    recipe = UnitsRecipe(features=str(store), clusters=8, batch=50, checkpoint_every=1)
+    monkeypatch.setattr("speechtok.train.units.measure_centres", lambda *_: pytest.fail("stopped"))
+    with pytest.raises(pytest.fail.Exception):
+        train(recipe, tmp_path / "units")
+    checkpoint = tmp_path / "units" / CHECKPOINT
+    if harm == "clusters":
+        recipe.clusters = 9
+    elif harm == "features":
+        write_features(tmp_path / "g.safetensors", [cloud(9).numpy()] * 40, [3000] * 40, 3, LAW, "teacher, layer 4")
+        recipe.features = str(tmp_path / "g.safetensors")
+    else:
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-9])
+    with pytest.raises(CheckpointError if harm == "cut" else ConfigError, match=str(checkpoint)):
+        train(recipe, tmp_path / "units")
 
 
 @pytest.mark.parametrize("batch", [1, 7, 50, 10000])

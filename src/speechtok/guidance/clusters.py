@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +58,82 @@ class UnitsConfig:
         return describe(self.teacher, self.layer)
 
 
+class CentreFit:
+    """Mini-batch k-means that is fed batch by batch; see ``fit_centres``.
+
+    ``state_dict`` is all that the fit has learned: another one with the same settings that is given it, and then the
+    batches from ``batches`` on, comes to the same centres.
+
+    Raises:
+        ConfigError: no clusters, or no scikit-learn.
+    """
+
+    def __init__(self, clusters: int, seed: int = 0):
+        try:
+            from sklearn.cluster import MiniBatchKMeans
+        except ImportError as error:
+            raise ConfigError("k-means needs scikit-learn; pip install 'speechtok[units]'") from error
+        if clusters < 1:
+            raise ConfigError(f"clusters is {clusters}; give a whole number of at least 1")
+        self.clusters, self.batches = clusters, 0
+        self._first: list[np.ndarray] = []
+        self._model = MiniBatchKMeans(clusters, random_state=seed, n_init=1)
+
+    @property
+    def started(self) -> bool:
+        """Whether there are centres; before, vectors are only gathered, and there is no state to keep."""
+        return hasattr(self._model, "cluster_centers_")
+
+    def feed(self, vectors: np.ndarray) -> None:
+        """Move the centres towards float32 ``vectors[M, D]``."""
+        self.batches += 1
+        if self.started:
+            self._model.partial_fit(vectors)
+            return
+        self._first.append(vectors)
+        if sum(map(len, self._first)) >= self.clusters * START_VECTORS:
+            self._start()
+
+    def centres(self) -> Tensor:
+        """Float32 ``[K, D]``.
+
+        Raises:
+            ConfigError: there were fewer vectors than clusters.
+        """
+        if not self.started:
+            self._start()
+        return torch.from_numpy(self._model.cluster_centers_.astype(np.float32))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What ``partial_fit`` has changed of the model, as tensors and plain values."""
+        found = {name: value for name, value in vars(self._model).items() if name not in self._model.get_params()}
+        learned = {
+            name: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
+            for name, value in found.items()
+            if isinstance(value, np.ndarray | int | float) and name != "labels_"  # of the last batch
+        }
+        generator = self._model._random_state.get_state(legacy=False)
+        words = torch.from_numpy(generator["state"]["key"].astype(np.int64))
+        return {"batches": self.batches, "model": learned, "words": words, "place": generator["state"]["pos"]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of ``state_dict``."""
+        self.batches = state["batches"]
+        for name, value in state["model"].items():
+            setattr(self._model, name, value.numpy() if isinstance(value, Tensor) else value)
+        self._model._random_state = np.random.RandomState()
+        self._model._random_state.set_state(("MT19937", state["words"].numpy().astype(np.uint32), state["place"]))
+
+    def _start(self) -> None:
+        first = np.concatenate(self._first) if self._first else np.zeros((0, 1), np.float32)
+        if len(first) < self.clusters:
+            raise ConfigError(
+                f"{len(first)} vectors cannot make {self.clusters} clusters; give more speech or fewer clusters"
+            )
+        self._model.set_params(init_size=len(first)).partial_fit(first)
+        self._first = []
+
+
 def fit_centres(batches: Iterable[Tensor | np.ndarray], clusters: int, seed: int = 0) -> Tensor:
     """Mini-batch k-means of a stream, float32 ``centres[K, D]``; the same stream and seed give the same centres.
 
@@ -73,21 +150,10 @@ def fit_centres(batches: Iterable[Tensor | np.ndarray], clusters: int, seed: int
     Raises:
         ConfigError: fewer vectors than clusters, vectors that are not finite or of unequal width, or no scikit-learn.
     """
-    try:
-        from sklearn.cluster import MiniBatchKMeans
-    except ImportError as error:
-        raise ConfigError("k-means needs scikit-learn; pip install 'speechtok[units]'") from error
-    if clusters < 1:
-        raise ConfigError(f"clusters is {clusters}; give a whole number of at least 1")
-    stream = _checked(batches)
-    first = _first(stream, clusters * START_VECTORS)
-    if len(first) < clusters:
-        raise ConfigError(f"{len(first)} vectors cannot make {clusters} clusters; give more speech or fewer clusters")
-    model = MiniBatchKMeans(clusters, random_state=seed, n_init=1, init_size=len(first))
-    model.partial_fit(first)
-    for batch in stream:
-        model.partial_fit(batch)
-    return torch.from_numpy(model.cluster_centers_.astype(np.float32))
+    fit = CentreFit(clusters, seed)
+    for batch in checked_vectors(batches):
+        fit.feed(batch)
+    return fit.centres()
 
 
 @torch.no_grad()
@@ -96,7 +162,7 @@ def measure_centres(batches: Iterable[Tensor | np.ndarray], centres: Tensor) -> 
     count, distance, energy = 0, 0.0, 0.0
     total = torch.zeros(centres.shape[1], dtype=torch.float64)
     used = torch.zeros(len(centres), dtype=torch.bool)
-    for batch in map(torch.from_numpy, _checked(batches)):
+    for batch in map(torch.from_numpy, checked_vectors(batches)):
         units = assign_units(batch, centres)
         used[units] = True
         count += len(batch)
@@ -156,19 +222,8 @@ def load_units_config(folder: StrPath) -> UnitsConfig:
         ) from error
 
 
-def _first(stream: Iterator[np.ndarray], wanted: int) -> np.ndarray:
-    """Batches of the stream until they hold ``wanted`` vectors, as one array."""
-    taken, count = [], 0
-    for batch in stream:
-        taken.append(batch)
-        count += len(batch)
-        if count >= wanted:
-            break
-    return np.concatenate(taken) if taken else np.zeros((0, 1), np.float32)
-
-
-def _checked(batches: Iterable[Tensor | np.ndarray]) -> Iterator[np.ndarray]:
-    """Float32 batches of one width."""
+def checked_vectors(batches: Iterable[Tensor | np.ndarray]) -> Iterator[np.ndarray]:
+    """Float32 arrays ``[M, D]`` of a stream; raises ConfigError where they are not finite or of unequal width."""
     width = None
     for batch in batches:
         vectors = np.ascontiguousarray(torch.as_tensor(batch).detach().cpu().numpy(), np.float32)
