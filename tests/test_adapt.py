@@ -8,8 +8,8 @@ import yaml
 from conftest import ROOT
 from speechtok.bench import adaptation, repeats
 from speechtok.bench.adaptation import DEFAULTS, Job, adapt, recipe_of
-from speechtok.bench.recognition import digest_of
 from speechtok.chain.decoding import SearchConfig
+from speechtok.chain.saved import digest_of
 from speechtok.cli import main
 from speechtok.config import from_yaml
 from speechtok.errors import ConfigError
@@ -79,6 +79,7 @@ REFUSED = [
     (["--source", "{place}/corpus.tsv"], "corpus.tsv: no row has split 'test'"),
     (["--target", "{place}/silent.tsv"], "silent.tsv: no utterance of split 'test' has a text"),
     (["--target", "{place}/nowhere.tsv"], "nowhere.tsv: cannot read this manifest"),
+    (["--target", "{place}/short.tsv"], "short.tsv: row 2 has too few columns"),
     (["--t2s", "{place}/asr/model"], "is no configuration of a speechtok.t2s model"),
     (["no.such=1"], "adapt: "),
 ]
@@ -87,6 +88,7 @@ REFUSED = [
 def test_what_cannot_be_is_said_in_one_line(domains, capsys):
     place, settings = domains
     (place / "silent.tsv").write_text("path\tsplit\n0.wav\ttrain\n1.wav\ttest\n")
+    (place / "short.tsv").write_text("path\tsplit\n0.wav\ttrain\n1.wav\n")
     given = ["--asr", place / "asr/model", "--t2s", place / "t2s/model", "--target", place / "target.tsv"]
     for changes, message in REFUSED:
         changes = [change.format(place=place) for change in changes]
@@ -124,6 +126,15 @@ def test_recipes_run_in_miniature(name, domains, folder):
     recipe = recipe_of(job)
     assert recipe.data.manifests == [str(place / "target.tsv")] and recipe.replay.share == 0.25
     assert recipe.interface.temperature.schedule == "linear" and recipe.asr == str(place / "asr/model")
+
+
+def test_a_recipes_share_of_replay_stays_where_none_is_asked_for(domains):
+    place, settings = domains
+    source = str(place / "source.tsv")
+    (place / "own.yaml").write_text(yaml.safe_dump({"replay": {"manifests": [source], "share": 0.3}}))
+    job = job_of(place, settings, recipe=place / "own.yaml", source=place / "source.tsv")
+    assert recipe_of(job).replay.share == 0.3 and recipe_of(job._replace(replay=0.0)).replay.share == 0.0
+    assert recipe_of(job_of(place, settings, source=place / "source.tsv")).replay.share == 0.0
 
 
 def test_relative_changes_are_of_rates_and_their_intervals_of_utterances():

@@ -146,10 +146,11 @@ def test_uncertain_tasks_count_less():
     weights = UncertaintyWeights(("a", "b"))
     losses = {"a": torch.tensor(4.0), "b": torch.tensor(0.5)}
     assert weights(losses).item() == pytest.approx(4.5)
-    optimiser = torch.optim.SGD(weights.parameters(), 0.1)
+    optimiser = torch.optim.SGD(weights.parameters(), 0.1 / weights.PACE**2)
     for _ in range(500):
         optimiser.zero_grad()
         weights(losses).backward()
         optimiser.step()
     # the minimum of exp(-s) L + s is at s = log L
     assert weights.log_variance.tolist() == pytest.approx([math.log(4.0), math.log(0.5)], abs=1e-3)
+    assert weights.weights == pytest.approx({"a": 1 / 4, "b": 2}, abs=1e-2)

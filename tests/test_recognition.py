@@ -16,7 +16,7 @@ from speechtok.bench.recognition import (
     summary_of,
 )
 from speechtok.chain.recogniser import save_recogniser
-from speechtok.chain.saved import tokens_section
+from speechtok.chain.saved import digest_of, tokens_section
 from speechtok.errors import CheckpointError, ConfigError
 from test_train_asr import TEXTS, spoken  # noqa: F401 - a fixture
 from tiny_chain import tiny_recogniser
@@ -107,4 +107,4 @@ def test_what_cannot_be_measured_is_refused_in_one_line(broken, model, folder):
     with pytest.raises(ConfigError, match="no utterance of split 'test' has a text"):
         choose_utterances(broken, "test")
     with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
-        recognition.digest_of(broken.parent)
+        digest_of(broken.parent)

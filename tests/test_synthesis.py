@@ -7,9 +7,10 @@ import pytest
 import soundfile
 import torch
 
+import speechtok
 from speechtok.audio import Audio, write
 from speechtok.chain.saved import tokens_section
-from speechtok.chain.synthesis import Speaker, load_speaker
+from speechtok.chain.synthesis import Speaker, load_speaker, tokenizer_of
 from speechtok.chain.t2s import Sampling, save_t2s
 from speechtok.errors import AudioError, CheckpointError, ConfigError
 from tiny import HOP, RATE, signal, tiny_tokenizer
@@ -108,6 +109,14 @@ def test_a_folder_speaks_with_its_own_tokenizer_alone(model, tmp_path):
         load_speaker(folder, model)
 
 
+def test_a_tokenizer_that_its_name_does_not_lead_to_is_asked_for(model, tmp_path):
+    """As that of a tokenizer in a folder, whose name is the folder's last part."""
+    folder = tiny_speaker(tmp_path / "speaker", model)
+    assert tokenizer_of(folder, lambda name: model) is model
+    with pytest.raises(CheckpointError, match=r"s2a: was trained on codes of 'tiny-frame' .* with --tokenizer or"):
+        tokenizer_of(folder, speechtok.load)
+
+
 def test_the_command_speaks(cli, model, tmp_path):
     write(tmp_path / "voice.wav", signal(1.1))
     folder = tiny_speaker(tmp_path / "speaker", model)
@@ -124,7 +133,7 @@ def test_the_command_speaks(cli, model, tmp_path):
     [
         ("", {}, "has no word in it"),
         ("naïve", {}, "unknown symbols"),
-        ("a cat", {"--voice": "short.wav"}, "is too short; give at least 1 s"),
+        ("a cat", {"--voice": "short.wav"}, "short.wav: a voice of 0.50 s is too short; give at least 1 s"),
         ("a cat", {"--voice": "none.wav"}, "none.wav"),
         ("a cat", {"-o": "out.txt"}, "end the name in .wav"),
         ("a cat", {"-o": "voice.wav"}, "is also an input"),

@@ -80,7 +80,7 @@ def test_the_export_is_the_average_and_may_be_where_another_run_begins(trainer, 
 def test_codes_of_another_tokenizer_are_refused(trainer, corpus):
     trainer.train(make_recipe(trainer, corpus), corpus / "run", stop_at=2)
     save_codec(tiny_codec("frame", seed=7), corpus / "codec")
-    with pytest.raises(ConfigError, match="on other speech or codes of another tokenizer; restore them"):
+    with pytest.raises(ConfigError, match="on other speech, codes of another tokenizer, or from other models"):
         trainer.train(make_recipe(trainer, corpus), corpus / "run")
     with pytest.raises(CheckpointError, match=r"was trained on codes of codec \(.*\), not of codec \(.*\); load it"):
         trainer.train(make_recipe(trainer, corpus, f"begin={corpus}/run/model"), corpus / "new")

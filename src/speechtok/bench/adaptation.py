@@ -66,8 +66,8 @@ class Job(NamedTuple):
     target: Path
     source: Path | None = None
     """Where the recogniser comes from; measured, and replayed in training with ``replay`` above 0."""
-    replay: float = 0.0
-    """Share of every epoch's utterances that is the source's."""
+    replay: float | None = None
+    """Share of every epoch's utterances that is the source's; None is the recipe's, or none."""
     recipe: Path | None = None
     """Of ``train chain``; ``DEFAULTS`` without one."""
     overrides: tuple[str, ...] = ()
@@ -84,7 +84,8 @@ def recipe_of(job: Job) -> ChainRecipe:
         raise ConfigError("replay needs speech of the source; name its manifest with --source")
     given: dict[str, Any] = {"asr": str(job.asr), "t2s": str(job.t2s)}
     if job.source is not None:
-        given["replay"] = {"manifests": [str(job.source)], "share": job.replay}
+        share = {} if job.replay is None else {"share": job.replay}
+        given["replay"] = {"manifests": [str(job.source)]} | share
     if job.recipe is not None:
         places = {"data.manifests": [str(job.target)], "data.validation": [], **given}
         texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in places.items()}
@@ -123,7 +124,7 @@ def adapt(job: Job, folder: Path, search: SearchConfig | None = None, utterances
     document = {
         "format": FORMAT, "version": VERSION, "versions": versions(), "recipe": asdict(recipe),
         "settings": {
-            **{name: str(manifest) for name, manifest in domains.items()}, "split": TEST, "replay": job.replay,
+            **{name: str(manifest) for name, manifest in domains.items()}, "split": TEST, "replay": recipe.replay.share,
             "normaliser": NORMALISER, "search": asdict(search), "confidence": 0.95,
         },
         "domains": found, "forgetting": found[SOURCE]["change"] if SOURCE in found else None,

@@ -6,7 +6,6 @@ python -m speechtok.bench.recognition --model DIR --data MANIFEST.tsv --split te
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,9 +21,9 @@ from speechtok.bench.reconstruction import estimate_text, versions
 from speechtok.bench.scoring import score_row
 from speechtok.bench.statistics import Estimate, paired_difference, summarize
 from speechtok.chain.decoding import SearchConfig
-from speechtok.chain.saved import WEIGHTS
+from speechtok.chain.saved import digest_of
 from speechtok.chain.transcriber import Transcriber
-from speechtok.errors import AudioError, CheckpointError, ConfigError, run_module
+from speechtok.errors import AudioError, ConfigError, run_module
 from speechtok.files import write_text_atomic
 from speechtok.guidance.writing import plain
 from speechtok.tokenizers.base import Tokenizer
@@ -111,18 +110,6 @@ def differences(after: Sequence[Recognised], before: Sequence[Recognised]) -> di
 def search_of(kind: str, beam: int, ctc_weight: float) -> SearchConfig:
     """``joint`` with that share of CTC, or ``ctc`` or ``attention`` alone; a beam of 1 is greedy."""
     return SearchConfig(beam=beam, ctc_weight=SEARCHES.get(kind, ctc_weight))
-
-
-def digest_of(folder: str | Path) -> str:
-    """By which the weights of a model's folder are known again.
-
-    Raises:
-        CheckpointError: they cannot be read.
-    """
-    try:
-        return hashlib.sha256((Path(folder) / WEIGHTS).read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise CheckpointError(f"{folder}: has no {WEIGHTS} ({error.strerror}); name the folder of a model") from error
 
 
 def measure(

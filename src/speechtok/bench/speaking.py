@@ -19,12 +19,13 @@ from speechtok.audio import Audio, probe, read, write
 from speechtok.bench.conversion import Tools, table
 from speechtok.bench.judge import POCKETSPHINX, error_scores, load_judge
 from speechtok.bench.metrics import UNREADABLE, Score
-from speechtok.bench.recognition import NORMALISER, Item, choose_utterances, digest_of
+from speechtok.bench.recognition import NORMALISER, Item, choose_utterances
 from speechtok.bench.reconstruction import versions
 from speechtok.bench.scoring import score_row
 from speechtok.bench.statistics import summarize
 from speechtok.bench.voice import RESEMBLYZER, Remembered, load_encoder, voice_cosine
 from speechtok.chain.decoding import SearchConfig, recognise
+from speechtok.chain.saved import digest_of
 from speechtok.chain.synthesis import S2A, SHORTEST_PROMPT, T2S, Speaker, load_speaker, tokenizer_of
 from speechtok.chain.t2s import Sampling
 from speechtok.chain.transcriber import Transcriber
@@ -152,7 +153,7 @@ def rated(bench: Bench, sentence: Sentence, seed: int) -> tuple[dict[str, dict[s
         return {SPOKEN: _failed(bench, str(error), SPOKEN), **found}, sounds
     found[SPOKEN] = heard(bench, text, spoken, voice) | understood(bench, text, semantic)
     found[SPOKEN]["duration_ratio"] = Score("duration_ratio", spoken.seconds / recording.seconds)
-    ran_on = len(semantic) >= bench.sampling.most(len(written))
+    ran_on = len(semantic) >= bench.speaker.t2s.room(written, prompt[0], True, bench.sampling)
     found[SPOKEN]["ran_on"] = Score("ran_on", float(ran_on))
     return found, {SPOKEN: spoken, **sounds}
 
@@ -205,7 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sentences = choose_sentences(options.data, options.split, options.sentences, options.seed)
     tools = Tools(load_judge(options.judge), Remembered(load_encoder(options.encoder)))
     error_scores("a", "a")  # a missing package is said before any work
-    speaker = load_speaker(options.model, speechtok.load(options.tokenizer or tokenizer_of(options.model)))
+    own = speechtok.load(options.tokenizer) if options.tokenizer else tokenizer_of(options.model, speechtok.load)
+    speaker = load_speaker(options.model, own)
     asr = load_listener(options.asr, speaker) if options.asr else None
     audio = make_folder(options.audio) if options.audio else None
     found = evaluate(Bench(speaker, tools, asr, Sampling()), sentences, options.seed, audio)

@@ -71,12 +71,26 @@ class DynamicWeights:
 class UncertaintyWeights(nn.Module):
     """A learned log-variance per task: ``sum_k exp(-s_k) L_k + s_k``, beginning at the plain sum."""
 
+    PACE = 30.0
+    """Adam moves a parameter by about the rate of the step, whatever its gradient: a log-variance would hardly move
+    in a few hundred steps at the rate of a network. So the parameter is ``s / PACE``."""
+
     def __init__(self, tasks: Sequence[str]):
         super().__init__()
         self.tasks = tuple(tasks)
-        self.log_variance = nn.Parameter(torch.zeros(len(self.tasks)))
+        self.slow = nn.Parameter(torch.zeros(len(self.tasks)))
+
+    @property
+    def log_variance(self) -> Tensor:
+        """``s``, by task."""
+        return self.PACE * self.slow
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """``exp(-s)``, by task."""
+        return dict(zip(self.tasks, torch.exp(-self.log_variance).tolist(), strict=True))
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the losses of all tasks."""
-        each = torch.stack([losses[task] for task in self.tasks])
-        return (torch.exp(-self.log_variance) * each + self.log_variance).sum()
+        each, log_variance = torch.stack([losses[task] for task in self.tasks]), self.log_variance
+        return (torch.exp(-log_variance) * each + log_variance).sum()

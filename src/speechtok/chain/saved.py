@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -29,6 +30,22 @@ def tokens_section(tokenizer: Tokenizer) -> dict[str, str]:
     return {"tokenizer": tokenizer.name, "fingerprint": tokenizer.fingerprint}
 
 
+def known_tokenizer(header: dict[str, Any], folder: str | Path, load: Callable[[str], Tokenizer]) -> Tokenizer:
+    """The tokenizer whose codes the model of ``folder`` knows, by the name in its header.
+
+    Raises:
+        CheckpointError: the name does not lead to it, such as that of a tokenizer's folder elsewhere.
+    """
+    own = header["tokens"]
+    try:
+        return load(own["tokenizer"])
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{folder}: was trained on codes of {own['tokenizer']!r} ({own['fingerprint']}), which cannot be loaded by"
+            " that name; name the tokenizer's folder with --tokenizer or tokenizer="
+        ) from error
+
+
 def require_tokens(header: dict[str, Any], tokenizer: Tokenizer, folder: str | Path) -> None:
     """Raise CheckpointError where the model of a folder was trained on other codes than ``tokenizer`` makes."""
     own = header["tokens"]
@@ -37,6 +54,18 @@ def require_tokens(header: dict[str, Any], tokenizer: Tokenizer, folder: str | P
             f"{folder}: was trained on codes of {own['tokenizer']} ({own['fingerprint']}), not of {tokenizer.name}"
             f" ({tokenizer.fingerprint}); load it with the tokenizer that it knows, or train it on this one's codes"
         )
+
+
+def digest_of(folder: str | Path) -> str:
+    """By which the weights of a model's folder are known again.
+
+    Raises:
+        CheckpointError: they cannot be read.
+    """
+    try:
+        return hashlib.sha256((Path(folder) / WEIGHTS).read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise CheckpointError(f"{folder}: has no {WEIGHTS} ({error.strerror}); name the folder of a model") from error
 
 
 def save_model(

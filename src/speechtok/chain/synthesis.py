@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 from speechtok.audio import Audio
 from speechtok.chain.s2a import KIND, load_s2a
-from speechtok.chain.saved import read_header, require_tokens
+from speechtok.chain.saved import known_tokenizer, read_header, require_tokens
 from speechtok.chain.t2s import Sampling, TextToSemantic, load_t2s
 from speechtok.chain.text import TextVocabulary
 from speechtok.errors import AudioError, CheckpointError
@@ -49,8 +50,9 @@ class Speaker:
 
         The semantic tokens of the reference are the prefix of those of the text, its acoustic ones the prompt of the
         acoustic model. What is said in the reference is not asked for: the prefix is marked as speech of another text,
-        as half of the training's are. So it passes on how somebody speaks (rate, rhythm, accent), while no model can
-        align its words with text; a transcript would make it a plain continuation, and more faithful.
+        as a share of the training's are (``prefix.other``; without any, a model does not know this mark). So it passes
+        on how somebody speaks (rate, rhythm, accent), while no model can align its words with text; a transcript would
+        make it a plain continuation, and more faithful.
 
         Args:
             voice: of any rate; of long recordings the first seconds count.
@@ -74,11 +76,7 @@ class Speaker:
         Raises:
             AudioError: it is too short to tell a voice.
         """
-        if voice.seconds < SHORTEST_PROMPT:
-            raise AudioError(
-                f"a voice of {voice.seconds:.2f} s is too short; give at least {SHORTEST_PROMPT:g} s of speech, better"
-                f" {LONGEST_PROMPT:g}"
-            )
+        require_voice(voice)
         heard = voice.resample(self.tokenizer.sample_rate).samples
         heard = heard[: round(LONGEST_PROMPT * self.tokenizer.sample_rate)]
         return self.tokenizer.encode(Audio(heard, self.tokenizer.sample_rate), self.s2a.levels).codes.astype(np.int64)
@@ -108,13 +106,23 @@ class Speaker:
         )
 
 
-def tokenizer_of(folder: str | Path) -> str:
-    """Name of the tokenizer whose codes a speaker's models know.
+def require_voice(voice: Audio, name: str = "the reference") -> None:
+    """Raise AudioError where a voice cannot be told from a reference, because it is too short."""
+    if voice.seconds < SHORTEST_PROMPT:
+        raise AudioError(
+            f"{name}: a voice of {voice.seconds:.2f} s is too short; give at least {SHORTEST_PROMPT:g} s of speech,"
+            f" better {LONGEST_PROMPT:g}"
+        )
+
+
+def tokenizer_of(folder: str | Path, load: Callable[[str], Tokenizer]) -> Tokenizer:
+    """The tokenizer whose codes a speaker's models know, loaded by its name.
 
     Raises:
-        CheckpointError: there is no speaker.
+        CheckpointError: there is no speaker, or its tokenizer is not found by that name.
     """
-    return read_header(_parts(folder)[1], KIND)["tokens"]["tokenizer"]
+    part = _parts(folder)[1]
+    return known_tokenizer(read_header(part, KIND), part, load)
 
 
 def load_speaker(folder: str | Path, tokenizer: Tokenizer) -> Speaker:

@@ -313,6 +313,12 @@ class TextToSemantic(nn.Module):
             spoken = self.network.generate(ids.to(device), attention_mask=heard.to(device), generation_config=settings)
         return [self._codes(row, limit) for row, limit in zip(spoken[:, longest:].cpu().numpy(), most, strict=True)]
 
+    def room(self, text: np.ndarray, prefix: np.ndarray, foreign: bool = True, sampling: Sampling | None = None) -> int:
+        """Most frames that ``generate`` gives of a text alone; one that has as many was cut off."""
+        parts = (torch.as_tensor(np.asarray(part, np.int64)) for part in (text, prefix))
+        given = self._given(*parts, foreign and len(prefix) > 0)
+        return min((sampling or Sampling()).most(len(text)), self.config.positions - len(given))
+
     def _codes(self, row: np.ndarray, limit: int) -> np.ndarray:
         ends = np.flatnonzero(row == self.end)
         return row[: min([limit, *ends[:1]])] - self.first

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from speechtok.audio import Audio
 from speechtok.chain.decoding import SearchConfig, recognise
 from speechtok.chain.recogniser import Recogniser, load_recogniser
-from speechtok.chain.saved import require_tokens
+from speechtok.chain.saved import known_tokenizer, require_tokens
 from speechtok.chain.text import TextVocabulary
 from speechtok.errors import CheckpointError
 from speechtok.tokenizers.base import Tokenizer
@@ -56,7 +57,8 @@ class Transcriber:
         folder = DEFAULT if folder is None else folder
         model, vocabulary, header = load_recogniser(folder)
         if tokenizer is None or isinstance(tokenizer, str):
-            tokenizer = load(tokenizer or header["tokens"]["tokenizer"], device=device)
+            by_name = partial(load, device=device)
+            tokenizer = by_name(tokenizer) if tokenizer else known_tokenizer(header, folder, by_name)
         require_tokens(header, tokenizer, folder)
         return cls(tokenizer, model.to(torch_device(device)), vocabulary, search or SearchConfig())
 

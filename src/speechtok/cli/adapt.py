@@ -22,8 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--source", type=Path, metavar="TSV", help="manifest of the old domain: what is forgotten?")
     parser.add_argument(
-        "--replay", type=float, default=0.0, metavar="SHARE",
-        help="share of the training that is speech of the source (default: 0)",
+        "--replay", type=float, metavar="SHARE",
+        help="share of the training that is speech of the source (default: the recipe's, or 0)",
     )  # fmt: skip
     parser.add_argument("--recipe", type=Path, metavar="YAML", help="of 'speechtok train chain' (default: built in)")
     parser.add_argument("--beam", type=int, default=BEAM, metavar="N", help=f"of the search when measured ({BEAM})")

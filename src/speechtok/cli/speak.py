@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from speechtok.cli.common import print_fields, print_json, read_audio, require_audio_output
@@ -34,10 +35,11 @@ def run(args: argparse.Namespace) -> int:
     require_audio_output(args.output, (args.voice,))
 
     from speechtok.audio import write
-    from speechtok.chain.synthesis import BUNDLED, load_speaker, tokenizer_of
+    from speechtok.chain.synthesis import BUNDLED, load_speaker, require_voice, tokenizer_of
 
-    voice, folder = read_audio(args.voice), args.model or BUNDLED
-    tokenizer = args.load(args.tokenizer or tokenizer_of(folder), device=args.device)
+    voice, folder, load = read_audio(args.voice), args.model or BUNDLED, partial(args.load, device=args.device)
+    require_voice(voice, str(args.voice))
+    tokenizer = load(args.tokenizer) if args.tokenizer else tokenizer_of(folder, load)
     speaker = load_speaker(folder, tokenizer)
     spoken = speaker.say(args.text, voice, args.seed)
     write(args.output, spoken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +18,7 @@ from speechtok.chain.decoding import attention_greedy, best_paths
 from speechtok.chain.recogniser import (
     Recogniser,
     RecogniserConfig,
+    average,
     load_recogniser,
     save_recogniser,
 )
@@ -32,7 +34,7 @@ from speechtok.train.devices import Devices
 from speechtok.train.learner import Learner, LearnerRecipe
 from speechtok.train.loop import prepare, run, run_command
 from speechtok.train.pairs import Pairs
-from speechtok.train.spoken import SpokenConfig, begin_with, codes_tokenizer, vocabulary_of
+from speechtok.train.spoken import SpokenConfig, begin_with, codes_tokenizer, origin_of, vocabulary_of
 from speechtok.train.teaching import mean_over_frames
 
 
@@ -95,7 +97,7 @@ class AsrLearner(Learner):
         with self.devices.main_first():
             self.pairs = self.pairs_of(data.manifests, "train", data.limit)
             self.held_out = self.pairs_of(data.validation or data.manifests, "dev", data.validation_files)
-        self.corpus = self.pairs.digest
+        self.corpus = self.pairs.digest + origin_of(recipe.begin)
         self.batches = Batches(self.pairs.lengths, data.batch, recipe.seed)
         self.best = Best(self.average)
 
@@ -149,21 +151,26 @@ def figures(model: Recogniser, held_out: Pairs, batch: int, devices: Devices) ->
 
     ``cer`` and ``wer`` are edits over all characters (spaces among them) and words of the plain form.
     """
-    rows, sizes, edits = [], [], {"ctc": [], "attention": []}
+    values: dict[str, list[Tensor]] = defaultdict(list)
+    edits: dict[str, list[tuple[int, ...]]] = {"ctc": [], "attention": []}
     for picks in in_order(held_out.lengths, batch):
         part = batch_of(held_out, picks, devices.device)
         with devices.autocast():
             heard = model.hear(part.codes, part.lengths)
-            rows.append(model.losses_of(heard, model.spell(heard, part.text), part.text, part.text_lengths))
+            rows = model.spell(heard, part.text)
+            # every value and not their means: batches have unequal numbers of symbols
+            each = model.losses_of(heard, rows, part.text, part.text_lengths, mean=lambda one: one)
             texts = {
                 "ctc": best_paths(model.ctc_logits(heard), heard.lengths),
                 "attention": attention_greedy(model, heard),
             }
-        sizes.append(len(picks))
-        for name, each in texts.items():
+        for name, one in each.items():
+            values[name].append(one)
+        for name, written in texts.items():
             said = [held_out.texts[pick] for pick in picks]
-            edits[name] += [edits_of(*pair) for pair in zip(said, map(held_out.vocabulary.decode, each), strict=True)]
-    found = {name: float(np.average([float(row[name]) for row in rows], weights=sizes)) for name in rows[0]}
+            heard_texts = map(held_out.vocabulary.decode, written)
+            edits[name] += [edits_of(*pair) for pair in zip(said, heard_texts, strict=True)]
+    found = {name: float(average(torch.cat(parts))) for name, parts in values.items()}
     for name, counts in edits.items():
         wrong, characters, wrong_words, words = np.sum(counts, axis=0).tolist()
         found |= {f"cer/{name}": wrong / characters, f"wer/{name}": wrong_words / words}

@@ -29,7 +29,7 @@ from speechtok.train.chain_recipe import BalanceConfig, ChainRecipe
 from speechtok.train.learner import Learner
 from speechtok.train.loop import prepare, run, run_command
 from speechtok.train.pairs import Pairs
-from speechtok.train.spoken import Prefixes, codes_tokenizer, prefix_draws
+from speechtok.train.spoken import Prefixes, codes_tokenizer, origin_of, prefix_draws
 from speechtok.train.teaching import mean_over_frames
 from speechtok.train.unpaired import DRAWS, Unpaired
 
@@ -105,7 +105,7 @@ class ChainLearner(Learner):
         self.balance = Balance(recipe.balance, parts, others | self.unpaired.weights(parts), recipe.loop)
         recipe.validate_every = self.batches.steps_per_epoch
         recipe.steps = recipe.epochs * recipe.validate_every
-        self.corpus = self.pairs.digest + self.unpaired.digest
+        self.corpus = self.pairs.digest + self.unpaired.digest + origin_of(recipe.asr, recipe.t2s)
         self.best = Best(self.average)
 
     @property
@@ -149,7 +149,8 @@ class ChainLearner(Learner):
         """One update, and the balance of what follows; see ``train.loop.Trainee``."""
         self.weights = self.balance.weights
         values = super().advance()
-        values |= {f"weight/{task}": weight for task, weight in self.balance.tasks.items()}
+        learned = {} if self.model.balance is None else self.model.balance.weights
+        values |= {f"weight/{task}": weight for task, weight in (self.balance.tasks | learned).items()}
         if self.recipe.loop:
             self.balance.observe(values)
             if self.step % self.batches.steps_per_epoch == 0:

@@ -47,6 +47,9 @@ def read_manifest(path: str | Path, split: str) -> list[Utterance]:
         raise ConfigError(f"{path}: cannot read this manifest ({error}); give a tab-separated file") from error
     if rows and not {"path", "split"} <= set(rows[0]):
         raise ConfigError(f"{path}: a manifest needs the tab-separated columns path and split")
+    for number, row in enumerate(rows, 1):
+        if row["path"] is None or row["split"] is None:
+            raise ConfigError(f"{path}: row {number} has too few columns; it needs path and split, separated by tabs")
     chosen = [
         Utterance(path.parent / row["path"], row.get("speaker") or "", row.get("text") or "")
         for row in rows

@@ -23,8 +23,12 @@ from speechtok.train.snapshot import load_snapshot, random_state, restore_random
 CHECKPOINT = "checkpoint.safetensors"
 FREE = {"name", "log_every", "validate_every", "checkpoint_every", "threads", "alarm", "log_audio"}
 """Settings that may change between the parts of a run: they decide no weight."""
-PLACES = {"manifests", "validation", "cache", "validation_files"}
-"""The same, in the section ``data``: a corpus may be found elsewhere the next time."""
+PLACES = {
+    "data": {"manifests", "validation", "cache", "validation_files"},
+    "replay": {"manifests"},
+    "unpaired": {"speech", "text"},
+}
+"""The same, by section: a corpus may be found elsewhere next time; ``Trainee.corpus`` tells whether it is another."""
 
 
 @dataclass
@@ -46,7 +50,7 @@ class RunRecipe:
 
     def __post_init__(self) -> None:
         require_whole(self, 1, "steps", "log_every", "validate_every", "checkpoint_every")
-        require_whole(self, 0, "log_audio", "threads")
+        require_whole(self, 0, "seed", "log_audio", "threads")
 
 
 class Trainee(Protocol):
@@ -56,7 +60,7 @@ class Trainee(Protocol):
     devices: Devices
     step: int
     corpus: str
-    """Digest of the training speech, which a resumed run must find again."""
+    """Digest of the training speech and of models that it begins with, which a resumed run must find again."""
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -91,7 +95,7 @@ def run(trainee: Trainee, folder: Path, stop_at: int | None = None) -> None:
     """Train until ``recipe.steps`` (or ``stop_at``), resuming what ``folder`` holds, and export the model there.
 
     Raises:
-        ConfigError: ``folder`` holds a run of another recipe or on other speech.
+        ConfigError: ``folder`` holds a run of another recipe, on other speech or from other models.
         OutputError: ``folder`` cannot be written.
         TrainingError: a loss or gradient is not finite; the last checkpoint stays as it is.
     """
@@ -141,7 +145,7 @@ def load_checkpoint(trainee: Trainee, folder: Path) -> None:
     """Continue from the folder's checkpoint, where there is one.
 
     Raises:
-        ConfigError: the checkpoint belongs to another recipe or to other speech.
+        ConfigError: the checkpoint belongs to another recipe, to other speech or to other models.
     """
     path = folder / CHECKPOINT
     if not path.exists():
@@ -155,7 +159,8 @@ def load_checkpoint(trainee: Trainee, folder: Path) -> None:
         raise ConfigError(f"{path}: was trained with another {', '.join(changed)}; use its recipe or an empty folder")
     if saved.get("corpus", trainee.corpus) != trainee.corpus:  # older checkpoints do not say
         raise ConfigError(
-            f"{path}: was trained on other speech or codes of another tokenizer; restore them or use an empty folder"
+            f"{path}: was trained on other speech, codes of another tokenizer, or from other models; restore"
+            " them or use an empty folder"
         )
     for name, part in trainee.parts.items():
         part.load_state_dict(saved[name])
@@ -166,8 +171,9 @@ def load_checkpoint(trainee: Trainee, folder: Path) -> None:
 def _essentials(recipe: dict[str, Any]) -> dict[str, Any]:
     """The parts of a recipe that decide the weights."""
     kept = {key: value for key, value in recipe.items() if key not in FREE}
-    if "data" in kept:
-        kept["data"] = {key: value for key, value in kept["data"].items() if key not in PLACES}
+    for section, places in PLACES.items():
+        if section in kept:
+            kept[section] = {key: value for key, value in kept[section].items() if key not in places}
     return kept
 
 

@@ -23,7 +23,7 @@ from speechtok.train.learner import Learner, LearnerRecipe
 from speechtok.train.loop import prepare, run, run_command
 from speechtok.train.pairs import codes_of
 from speechtok.train.recipe import DataConfig
-from speechtok.train.spoken import begin_with, codes_tokenizer
+from speechtok.train.spoken import begin_with, codes_tokenizer, origin_of
 from speechtok.train.teaching import mean_over_frames
 from speechtok.train.tracks import Track
 
@@ -63,6 +63,11 @@ class Speech(NamedTuple):
     frames: int
     """Of a crop."""
 
+    @property
+    def digest(self) -> str:
+        """Of all codes, and of where utterances begin."""
+        return hashlib.sha256(self.codes.rows.tobytes() + self.codes.offsets.tobytes()).hexdigest()
+
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """All crops of a step: codes ``[B, Q, N]``, and frames of each, ``[B]``, where an utterance is shorter."""
         picks, starts = self.crops.places(step)
@@ -94,8 +99,7 @@ class S2ALearner(Learner):
         with self.devices.main_first():
             self.speech = self.speech_of(recipe.data.manifests, "train", recipe.seed)
             self.held_out = self.speech_of(recipe.data.validation or recipe.data.manifests, "dev", 0)
-        about = [self.tokenizer.fingerprint, self.speech.crops.store.digest]
-        self.corpus = hashlib.sha256(" ".join(about).encode()).hexdigest()
+        self.corpus = self.speech.digest + origin_of(recipe.begin)
 
     def speech_of(self, manifests: list[str], split: str, seed: int) -> Speech:
         """Codes and crops of a split."""

@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 import speechtok
-from speechtok.chain.saved import require_tokens
+from speechtok.chain.saved import digest_of, require_tokens
 from speechtok.chain.text import TextVocabulary, read_vocabulary
 from speechtok.config import require_whole
 from speechtok.errors import ConfigError
@@ -143,6 +143,15 @@ def vocabulary_of(place: str, manifests: Sequence[str], size: int) -> TextVocabu
         ConfigError: there are no texts to learn from.
     """
     return read_vocabulary(place) if place else TextVocabulary.train(texts_of(manifests, "train"), size)
+
+
+def origin_of(*folders: str) -> str:
+    """Digest of the trained models that a run begins with; folders that are empty strings are none.
+
+    Raises:
+        CheckpointError: their weights cannot be read.
+    """
+    return "".join(digest_of(folder) for folder in folders if folder)
 
 
 def begin_with(

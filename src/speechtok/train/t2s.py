@@ -32,6 +32,7 @@ from speechtok.train.spoken import (
     SpokenConfig,
     begin_with,
     codes_tokenizer,
+    origin_of,
     prefix_draws,
     vocabulary_of,
 )
@@ -84,7 +85,7 @@ class T2SLearner(Learner):
         with self.devices.main_first():
             self.pairs = self.pairs_of(data.manifests, "train", data.limit)
             self.held_out = self.pairs_of(data.validation or data.manifests, "dev", data.validation_files)
-        self.corpus = self.pairs.digest
+        self.corpus = self.pairs.digest + origin_of(recipe.begin)
         self.batches = Batches(self.pairs.lengths, data.batch, recipe.seed)
         self.prefixes, self.held_out_prefixes = map(self.prefixes_of, (self.pairs, self.held_out))
 
@@ -145,10 +146,11 @@ def figures(model: TextToSemantic, pairs: Pairs, prefixes: Prefixes, batch: int,
         moved = {name: getattr(utterances, name).roll(1, 0) for name in ("text", "text_lengths")}
         with devices.autocast():
             scores.append(model.score(utterances))
-            others.append(model.score(utterances._replace(**moved)).loss)
+            if len(picks) > 1:  # one alone has no other text
+                others.append(model.score(utterances._replace(**moved)).loss - scores[-1].loss)
     names = ("t2s/semantic", "accuracy/top-1", "accuracy/top-10")
     found = {name: float(torch.cat(part).mean()) for name, part in zip(names, zip(*scores, strict=True), strict=True)}
-    return found | {"text/gain": float(torch.cat(others).mean()) - found["t2s/semantic"]}
+    return found | ({"text/gain": float(torch.cat(others).mean())} if others else {})
 
 
 def train(recipe: T2SRecipe, folder: Path, stop_at: int | None = None) -> T2SLearner:

@@ -1,20 +1,17 @@
-"""What the log of a chain's training says: figures by epoch, and what it cost."""
+"""What the log of a chain's training says: figures by epoch."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from speechtok.errors import ConfigError
 from speechtok.train.log import read_log
 
 REPLAY = "replay-"
 """Before the figures on held-out speech of the other domain."""
-MEASURES = ("cer/ctc", "cer/attention", "wer/ctc", "wer/attention", "t2s/semantic")
+MEASURES = ("cer/ctc", "cer/attention", "wer/ctc", "wer/attention", "t2s/semantic", "text/gain")
 
 
 @dataclass(frozen=True)
@@ -22,8 +19,6 @@ class Curves:
     """One training."""
 
     steps: int
-    seconds: float | None
-    """Of its steps, validations left out; None where the log has no stretch without one."""
     measures: dict[str, list[float]]
     """On held-out speech, a value per epoch."""
 
@@ -50,20 +45,4 @@ def read_curves(folder: Path) -> Curves:
         raise ConfigError(f"{folder / 'log.jsonl'}: lacks epochs of this run; train it again in an empty folder")
     names = [prefix + name for prefix in ("", REPLAY) for name in MEASURES if prefix + name in ends[every]]
     measures = {name: [float(ends[step][name]) for step in sorted(ends)] for name in names}
-    return Curves(steps, seconds_of(rows, steps), measures)
-
-
-def seconds_of(rows: list[dict[str, Any]], steps: int) -> float | None:
-    """Steps times the median time of one, over stretches of the log with no validation in them.
-
-    A median, because other work of the machine comes and goes.
-    """
-    times, fresh = [], True  # the first stretch of a run warms up
-    for row in rows:
-        if row["kind"] == "train":
-            if not fresh:
-                times.append(1 / row["steps/s"])
-            fresh = False
-        elif row["kind"] == "validation":
-            fresh = True
-    return float(np.median(times)) * steps if times else None
+    return Curves(steps, measures)

@@ -57,10 +57,9 @@ def finals(name: str, own: Sequence[Run]) -> Iterator[Row]:
 
 
 def costs(name: str, own: Sequence[Run]) -> Iterator[Row]:
-    """Steps and seconds of training."""
+    """Length of training."""
     yield row(COST, name, own, "epochs", "", [run.curves.epochs for run in own])
     yield row(COST, name, own, "steps", "", [run.curves.steps for run in own])
-    yield row(COST, name, own, "seconds", "", [run.curves.seconds for run in own])
 
 
 def changes(name: str, pairs: Sequence[tuple[Run, Run]]) -> Iterator[Row]:
@@ -80,17 +79,18 @@ def changes(name: str, pairs: Sequence[tuple[Run, Run]]) -> Iterator[Row]:
 
 
 def reached(name: str, pairs: Sequence[tuple[Run, Run]], measure: str) -> Iterator[Row]:
-    """The first epoch that is as good as the best of the baseline with the same seed, and how much sooner that is.
+    """The first epoch that is as good as the last of the baseline with the same seed, and how much sooner that is.
 
-    Seeds in which it is never as good count as failed.
+    The last epoch and not the best one: a lowest value of many is lucky, and other runs would have to be so, too. None
+    for seeds in which it is never as good.
     """
     if not pairs:
         return
     epochs, sooner = [], []
     for one, other in pairs:
-        best = min(other.curves.measures[measure])
-        then = first_at_most(other.curves.measures[measure], best)
-        now = first_at_most(one.curves.measures[measure], best)
+        last = other.curves.measures[measure][-1]
+        then = first_at_most(other.curves.measures[measure], last)
+        now = first_at_most(one.curves.measures[measure], last)
         epochs.append(now)
         sooner.append(None if now is None else then - now)
     own = [one for one, _ in pairs]

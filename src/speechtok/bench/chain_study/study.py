@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple
 import speechtok
 from speechtok.bench.ablation import SLUG
 from speechtok.bench.chain_study.curves import Curves, read_curves
-from speechtok.bench.recognition import NORMALISER, Item, choose_utterances, digest_of, measure
+from speechtok.bench.recognition import NORMALISER, Item, choose_utterances, measure
 from speechtok.bench.variants import Variant
 from speechtok.chain.decoding import SearchConfig
-from speechtok.chain.saved import WEIGHTS
+from speechtok.chain.saved import WEIGHTS, digest_of
 from speechtok.config import from_yaml, require_whole
 from speechtok.errors import ConfigError
 from speechtok.files import make_folder, write_text_atomic

@@ -14,7 +14,7 @@ from speechtok.bench.studies.study import Table
 
 Column = tuple[str, str, str]
 """Kind, measure and domain of a row."""
-SPEAKER = "t2s/semantic"
+SPEAKER, READING = "t2s/semantic", "text/gain"
 
 
 def markdown(rows: Sequence[Row], study: ChainStudy) -> str:
@@ -33,9 +33,9 @@ def markdown(rows: Sequence[Row], study: ChainStudy) -> str:
 def finals(rows: Sequence[Row]) -> Table:
     """Test rates, the speaker's loss, and what training cost."""
     columns = [(FINAL, rate, domain) for domain in (TARGET, SOURCE) for rate in RATES]
-    columns += [(FINAL, SPEAKER, "dev"), (FINAL, REPLAY + SPEAKER, "dev")]
-    columns += [(COST, "epochs", ""), (COST, "steps", ""), (COST, "seconds", "")]
-    title = "What is exported in the end. `seconds` are steps times their median time, validations left out."
+    columns += [(FINAL, prefix + name, "dev") for prefix in ("", REPLAY) for name in (SPEAKER, READING)]
+    columns += [(COST, "epochs", ""), (COST, "steps", "")]
+    title = f"What is exported in the end. `{READING}`: nats per token by which the speaker needs the right text."
     return table(rows, title, columns, lambda row: figure(row, 0 if row["kind"] == COST else 3), count=True)
 
 
@@ -55,10 +55,11 @@ def reached(rows: Sequence[Row], study: ChainStudy) -> Table:
     measure = f"cer/{study.judged}"
     columns = [(REACHED, "epoch", measure), (REACHED, "epochs sooner", measure)]
     title = (
-        f"First epoch whose dev {measure} is not above the lowest of `{study.baseline}` with the same seed, and by how"
-        " many epochs that is sooner; a seed in which it never is counts as failed."
+        f"First epoch whose dev {measure} is not above that of the last epoch of `{study.baseline}` with the same seed,"
+        " and by how many epochs that is sooner. Where it is so in some of the seeds only, their number is said instead"
+        " of a mean."
     )
-    return table(rows, title, columns, lambda row: figure(row, 1), count=True)
+    return table(rows, title, columns, first_epoch, count=True)
 
 
 def forgotten(rows: Sequence[Row]) -> Table:
@@ -89,6 +90,14 @@ def figure(row: Row, digits: int) -> str:
     drawn = row["over_utterances"]
     within = "" if not drawn or drawn["low"] is None else f" {{{drawn['low']:.{digits}f}, {drawn['high']:.{digits}f}}}"
     return estimate_text(row["over_seeds"], digits) + within
+
+
+def first_epoch(row: Row) -> str:
+    """The mean over seeds, or in how many of them there is one."""
+    known = [value for value in row["each"] if value is not None]
+    if len(known) == len(row["each"]):
+        return figure(row, 1)
+    return f"in {len(known)} of {len(row['each'])} seeds" + (f": {', '.join(map(str, known))}" if known else "")
 
 
 def percent(row: Row) -> str:
