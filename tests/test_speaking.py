@@ -14,6 +14,7 @@ from speechtok.chain.saved import tokens_section
 from speechtok.chain.synthesis import Speaker
 from speechtok.chain.t2s import Sampling, save_t2s
 from speechtok.errors import ConfigError
+from speechtok.nn.unmasking import UnmaskingConfig
 from tiny import signal
 from tiny_chain import tiny_recogniser
 
@@ -67,7 +68,7 @@ def test_sentences_are_rated_beside_their_recordings_and_failures_counted(manife
     (manifest.parent / "c.wav").write_bytes((manifest.parent / "d.wav").read_bytes())
     speaker = Speaker(model, tiny_t2s(positions=1500), tiny_vocabulary(), tiny_s2a())
     ears = Ears()
-    bench = Bench(speaker, Tools(ears, ears), None, Sampling(ratio=2.0))
+    bench = Bench(speaker, Tools(ears, ears), None, Sampling(ratio=2.0), UnmaskingConfig())
     sentences = choose_sentences(manifest, "test", 9)  # those of speaker s: a voice that cannot be read is not drawn
     found = evaluate(bench, sentences, 0, None)
     rows = {(row["role"], row["measure"]): row for row in found["summary"]}

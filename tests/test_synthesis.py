@@ -136,6 +136,7 @@ def test_the_command_speaks(cli, model, tmp_path):
         ("a cat", {"--voice": "short.wav"}, "short.wav: a voice of 0.50 s is too short; give at least 1 s"),
         ("a cat", {"--voice": "none.wav"}, "none.wav"),
         ("a cat", {"-o": "out.txt"}, "end the name in .wav"),
+        ("a cat", {"--passes": "0"}, "give 1 or more passes"),
         ("a cat", {"-o": "voice.wav"}, "is also an input"),
         ("a cat", {"--model": "nowhere"}, "no such folder; a speaker is a folder"),
     ],
@@ -145,6 +146,7 @@ def test_bad_input_gives_one_line(cli, model, tmp_path, text, changes, message):
     write(tmp_path / "short.wav", signal(0.5))
     tiny_speaker(tmp_path / "speaker", model)
     options = {"--voice": "voice.wav", "-o": "out.wav", "--model": "speaker"} | changes
-    code, _, err = cli("speak", text, *(word for name, value in options.items() for word in (name, tmp_path / value)))
+    words = {name: value if name == "--passes" else tmp_path / value for name, value in options.items()}
+    code, _, err = cli("speak", text, *(word for pair in words.items() for word in pair))
     assert code == 2 and len(err) == 1 and message in err[0]
     assert not (tmp_path / "out.wav").exists()

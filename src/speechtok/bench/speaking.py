@@ -33,6 +33,7 @@ from speechtok.errors import AudioError, ConfigError, SpeechtokError, run_module
 from speechtok.files import make_folder, write_text_atomic
 from speechtok.guidance.verification import UNNAMED
 from speechtok.guidance.writing import plain
+from speechtok.nn.unmasking import UnmaskingConfig
 from speechtok.train.data import evenly, read_manifest
 
 FORMAT, VERSION = "speechtok.speaking", 1
@@ -63,6 +64,7 @@ class Bench(NamedTuple):
     tools: Tools
     asr: Transcriber | None
     sampling: Sampling
+    unmasking: UnmaskingConfig
 
 
 def choose_sentences(manifest: Path, split: str, count: int, seed: int = 0) -> list[Sentence]:
@@ -148,7 +150,7 @@ def rated(bench: Bench, sentence: Sentence, seed: int) -> tuple[dict[str, dict[s
     try:
         written, prompt = bench.speaker.written(text), bench.speaker.prompt(voice)
         semantic = bench.speaker.t2s.generate([written], [prompt[0]], True, bench.sampling, seed)[0]
-        spoken = bench.speaker.sound(semantic, prompt, seed)
+        spoken = bench.speaker.sound(semantic, prompt, seed, bench.unmasking)
     except SpeechtokError as error:
         return {SPOKEN: _failed(bench, str(error), SPOKEN), **found}, sounds
     found[SPOKEN] = heard(bench, text, spoken, voice) | understood(bench, text, semantic)
@@ -210,9 +212,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     speaker = load_speaker(options.model, own)
     asr = load_listener(options.asr, speaker) if options.asr else None
     audio = make_folder(options.audio) if options.audio else None
-    found = evaluate(Bench(speaker, tools, asr, Sampling()), sentences, options.seed, audio)
+    bench = Bench(speaker, tools, asr, Sampling(), UnmaskingConfig((options.passes,)))
+    found = evaluate(bench, sentences, options.seed, audio)
     settings = {
         "data": options.data.name, "split": options.split, "sentences": options.sentences, "seed": options.seed,
+        "passes": options.passes,
         "judge": tools.judge.name, "encoder": tools.encoder.name, "normaliser": NORMALISER, "confidence": 0.95,
         "speakers_in_train": speakers_in_train(options.data, sentences),
     }  # fmt: skip
@@ -234,6 +238,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sentences", type=int, default=20, metavar="N", help="spread over the split (default: 20)")
     parser.add_argument("--judge", default=POCKETSPHINX, help="pocketsphinx[:MANIFEST:SPLIT], or one of transformers")
     parser.add_argument("--encoder", default=RESEMBLYZER, help="resemblyzer, or an ECAPA-TDNN: file, folder or Hub id")
+    parser.add_argument(
+        "--passes", type=int, default=16, metavar="N", help="over the first acoustic level (default: 16)"
+    )
     parser.add_argument("--asr", type=Path, metavar="DIR", help="a token recogniser that reads the semantic tokens")
     parser.add_argument("--audio", type=Path, metavar="DIR", help="keeps everything that is heard as WAV files")
     parser.add_argument("--seed", type=int, default=0, help="of voices and of what is drawn")

@@ -9,6 +9,7 @@ from pathlib import Path
 from speechtok.cli.common import print_fields, print_json, read_audio, require_audio_output
 
 HELP = "speak a text in the voice of a recording"
+PASSES = 16
 NOTE = 'Example: speechtok speak "Good morning." --voice reference.wav -o spoken.wav'
 
 
@@ -26,6 +27,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--tokenizer", metavar="MODEL", help="tokenizer that the models know (default: the one that they name)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn; another one speaks another way")
+    parser.add_argument(
+        "--passes", type=int, default=PASSES, metavar="N",
+        help=f"of the acoustic model over the first acoustic level; 1 takes its likeliest codes ({PASSES})",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where the tokenizer runs, such as cuda (default: cpu)")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
 
@@ -36,12 +41,14 @@ def run(args: argparse.Namespace) -> int:
 
     from speechtok.audio import write
     from speechtok.chain.synthesis import BUNDLED, load_speaker, require_voice, tokenizer_of
+    from speechtok.nn.unmasking import UnmaskingConfig
 
     voice, folder, load = read_audio(args.voice), args.model or BUNDLED, partial(args.load, device=args.device)
     require_voice(voice, str(args.voice))
+    unmasking = UnmaskingConfig((args.passes,))
     tokenizer = load(args.tokenizer) if args.tokenizer else tokenizer_of(folder, load)
     speaker = load_speaker(folder, tokenizer)
-    spoken = speaker.say(args.text, voice, args.seed)
+    spoken = speaker.say(args.text, voice, args.seed, unmasking=unmasking)
     write(args.output, spoken)
     fields = {
         "text": args.text,
@@ -51,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         "seconds": spoken.seconds,
         "sample_rate": spoken.rate,
         "seed": args.seed,
+        "passes": args.passes,
     }
     print_json(fields) if args.json else print_fields(fields)
     return 0
