@@ -149,6 +149,25 @@ def test_streaming_leaves_out_what_is_not_causal():
     assert dict(found.options[0].left_out) == {"a": "not causal"}
 
 
+def test_a_stream_needs_a_causal_model_of_this_package():
+    entries = [entry("some/codec", "A", causal=True), entry("mine", "E", causal=True)]
+    found = choose("streaming", Constraints(), entries)
+    assert [model.entry.name for option in found.options for model in option.models] == ["mine"]
+    codec = next(option for option in found.options if option.letter == "A")
+    assert dict(codec.left_out) == {"some/codec": "not in a stream: transformers runs it on the whole recording"}
+
+
+def test_next_commands_keep_the_constraints():
+    found = choose("streaming", Constraints(), ALL_FIVE[:1])
+    assert found.options[0].letter == "A" and "codec.frame.causal=true" in found.commands[0]
+    assert not any("recipes/" in line for line in choose("vc", Constraints(causal=True), []).commands)
+
+
+def test_vectors_have_no_levels_and_are_compared_with_first_ones():
+    rates = [figure("c", 0.1, "intent.accuracy", "all", 0.05), figure("b", 0.3, "intent.accuracy", "first", 0.05)]
+    assert order("understanding")[0] == "C" and order("understanding", figures=rates)[0] == "B"
+
+
 def test_units_that_speak_in_any_voice_convert_and_two_stages_do_not():
     units, stages = (entry("u", "B", conversion="voice"), entry("t", "E", conversion="none"))
     whole = figure("u", 0.7, "cosine_to_target", "whole voice")
@@ -222,7 +241,7 @@ def test_figures_that_decide_nothing_change_nothing(first, second):
 
 def test_lower_error_rates_are_better():
     entries = [*ALL_FIVE, entry("f", "B")]
-    rates = [figure("b", 0.5, "wer", "first"), figure("f", 0.2, "wer", "first")]
+    rates = [figure("b", 0.5, "asr.cer", "first"), figure("f", 0.2, "asr.cer", "first")]
     option = choose("asr", Constraints(), entries, Results(tuple(rates))).options[0]
     assert [model.entry.name for model in option.models] == ["f", "b"]
 

@@ -19,6 +19,8 @@ ABOUT_UNIONS = (
 """How lines of the parser's messages begin that say nothing of what is wrong with a section."""
 OTHER_CLASSES = ("class_path", "init_args", "dict_kwargs")
 """Words by which the parser would import a class that the settings name."""
+SHIPPED = Path(__file__).parent / "recipes", Path(__file__).parents[2] / "recipes"
+"""Where recipes lie: in an installed package, in a checkout."""
 
 
 def from_mapping(kind: type[Settings], values: Mapping[str, Any], where: str) -> Settings:
@@ -46,6 +48,15 @@ def from_yaml(kind: type[Settings], path: str | Path, overrides: Sequence[str] =
     return _parse(kind, _overridden(kind, read_yaml(path), overrides), str(path))
 
 
+def recipe_path(path: str | Path) -> Path:
+    """The file itself, or for ``recipes/NAME`` where there is none the one that came with the package."""
+    path = Path(path)
+    if not path.exists() and path.parent == Path("recipes"):
+        beside = (folder / path.name for folder in SHIPPED)
+        return next((file for file in beside if file.is_file()), path)
+    return path
+
+
 def read_yaml(path: str | Path) -> Any:
     """Plain values of a YAML file.
 
@@ -55,7 +66,7 @@ def read_yaml(path: str | Path) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.safe_load(recipe_path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
 

@@ -90,7 +90,7 @@ class Task:
     measure: str
     """The benchmark that would put figures on disk."""
     needs: str = ""
-    """``acoustic`` levels, or ``causal`` models."""
+    """A ``voice`` to exchange, or a ``stream``."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,8 @@ class Scheme:
     title: str
     costs: list[str]
     start: list[str]
+    start_causal: list[str] = field(default_factory=list)
+    """The same where the model must be causal; empty where nothing here makes one."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,8 @@ class Option(NamedTuple):
     models: tuple[Model, ...]
     left_out: tuple[tuple[str, str], ...]
     """Models of the scheme that break a constraint, and which."""
+    start: tuple[str, ...]
+    """How to come by a model that keeps them; empty where nothing here makes one."""
 
     @property
     def points(self) -> int:
@@ -220,7 +224,8 @@ def choose(
         raise ConfigError(f"no task {task!r}; there are {', '.join(guide.tasks)}")
     options, moved = _ranked(task, constraints, entries, results)
     changes = [*_flips(task, constraints, entries, results, options[0]), *guide.tasks[task].changes]
-    return Recommendation(task, constraints, options, moved, tuple(changes), _commands(guide.tasks[task], options[0]))
+    commands = _commands(guide.tasks[task], options[0])
+    return Recommendation(task, constraints, options, moved, tuple(changes), commands)
 
 
 def _ranked(
@@ -237,7 +242,8 @@ def _ranked(
         models.sort(key=lambda model: not model.entry.bundled)
         ordered = _by_figures(models, lambda model: model.figures, wanted[0], moved)
         left_out = tuple((name, why) for name, why in broken.items() if why)
-        options.append(Option(letter, scheme, rules, tuple(ordered), left_out))
+        start = scheme.start_causal if constraints.causal or guide.tasks[task].needs == "stream" else scheme.start
+        options.append(Option(letter, scheme, rules, tuple(ordered), left_out, tuple(start)))
     options.sort(key=lambda option: (bool(constraints.words) and not option.models, -option.points))
     ordered = _by_figures(options, lambda option: option.models[0].figures if option.models else (), wanted[0], moved)
     return tuple(ordered), tuple(moved)
@@ -249,8 +255,10 @@ def _broken(entry: ModelEntry, task: Task, constraints: Constraints) -> str:
         return "no voice to exchange"
     if constraints.offline and not entry.bundled:
         return "not bundled, or a package it needs is missing"
-    if (constraints.causal or task.needs == "causal") and not entry.causal:
+    if (constraints.causal or task.needs == "stream") and not entry.causal:
         return "not causal"
+    if task.needs == "stream" and not entry.streams:
+        return "not in a stream: transformers runs it on the whole recording"
     if constraints.bitrate is not None and not _levels(entry, constraints) and entry.hop is not None:
         return (
             f"even one level is more than {constraints.bitrate:g} bit/s" if entry.levels else "vectors have no bitrate"
@@ -281,8 +289,8 @@ def _model(entry: ModelEntry, constraints: Constraints, wanted: Sequence[Wanted]
 
 def _is_about(figure: Figure, role: str, entry: ModelEntry, levels: int) -> bool:
     """Whether a figure has this role when only so many levels are used."""
-    if role == FIRST:
-        return figure.role == FIRST or figure.levels == 1
+    if role == FIRST:  # vectors and text have no levels: all that they are
+        return figure.role == FIRST or figure.levels == 1 or (not entry.levels and figure.role == ALL)
     if role != ALL:
         return figure.role == role or (entry.conversion == "voice" and figure.role == WHOLE)
     return figure.levels == levels if levels < entry.levels else figure.role == ALL
@@ -346,7 +354,7 @@ def _variations(constraints: Constraints, results: Results) -> list[tuple[str, C
 def _commands(task: Task, option: Option) -> tuple[str, ...]:
     """What to run next: the task itself with the leading model, or how to come by one."""
     if not option.models:
-        return tuple(option.scheme.start)
+        return option.start
     model = option.models[0]
     name, levels = model.entry.name, f" --levels {model.levels}" if model.levels < model.entry.levels else ""
     can_be_measured = bool(model.entry.levels) and not model.figures

@@ -52,8 +52,11 @@ class Figure:
         return asdict(self)
 
     def comparable(self, other: Figure) -> bool:
-        """Whether both are one measure on the same recordings, made with the same tools."""
-        parts = ("measure", "role", "data", "tools", "n")
+        """Whether both are one measure on the same recordings, made with the same tools.
+
+        The role is not asked for: to a task, the first level of one tokenizer is what all that another has is.
+        """
+        parts = ("measure", "data", "tools", "n")
         same = all(getattr(self, part) == getattr(other, part) for part in parts)
         return same and bool(self.data or self.file == other.file)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from speechtok.config import recipe_path
 from speechtok.errors import ConfigError
 from speechtok.files import make_folder, write_text_atomic
 from speechtok.processes import child_environment
@@ -45,7 +46,7 @@ class Variant:
             ConfigError: the recipe cannot be read.
         """
         try:
-            recipe = Path(self.recipe).read_bytes()
+            recipe = recipe_path(self.recipe).read_bytes()
         except OSError as error:
             raise ConfigError(
                 f"{self.recipe}: cannot be read ({error.strerror}); correct recipe in the study"

@@ -72,7 +72,8 @@ def _page(found: Recommendation, results: Results, folder: Path | None, entries:
     lines += [f"  not read: {words}" for words in results.unreadable]
     lines += ["", "What would change it", *(f"  {words}" for words in found.changes)]
     lines += ["", "Sources", *(f"  {name}: {title}" for name, title in guide.sources.items() if _cites(found, name))]
-    return [*lines, "", "Next", *(f"  {command}" for command in found.commands)]
+    commands = found.commands or ("nothing here satisfies this; loosen a constraint",)
+    return [*lines, "", "Next", *(f"  {command}" for command in commands)]
 
 
 def _option(place: int, option: Option) -> list[str]:
@@ -85,7 +86,10 @@ def _option(place: int, option: Option) -> list[str]:
     lines += [f"   and {more} more, see speechtok models"] if more > 0 else []
     for why in dict.fromkeys(why for _, why in option.left_out):
         lines.append(f"   left out, {why}: {', '.join(name for name, reason in option.left_out if reason == why)}")
-    return lines if option.models else [*lines, f"   no model at hand; begin with: {option.scheme.start[0]}"]
+    if not option.models:
+        begin = f"; begin with: {option.start[0]}" if option.start else ", and no recipe for one"
+        lines.append(f"   no model at hand{begin}")
+    return lines
 
 
 def _model(model: Model) -> str:

@@ -57,7 +57,7 @@ class FrameConfig:
         if not 0 < self.floor < math.inf:
             raise ConfigError(f"frame.floor must be a number above 0, not {self.floor!r}")
         if self.causal and self.consistency_iterations:
-            raise ConfigError("a causal frame codec cannot look ahead; set frame.consistency_iterations to 0")
+            raise ConfigError("a causal frame codec cannot look ahead; set codec.frame.consistency_iterations to 0")
         if self.hop % self.stack:
             raise ConfigError(f"frame.hop {self.hop} must be a multiple of frame.stack {self.stack}")
 

@@ -43,6 +43,12 @@ class ModelEntry:
         return self.conversion == "voice" or (self.conversion == "levels" and beside)
 
     @property
+    def streams(self) -> bool:
+        """Whether it can be heard and spoken while somebody speaks: causal, and of this package (the others, from the
+        Hub, run in ``transformers``)."""
+        return self.causal and "/" not in self.name
+
+    @property
     def levels(self) -> int:
         """Number of code levels."""
         return len(self.codebook_sizes)
