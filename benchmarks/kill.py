@@ -164,7 +164,10 @@ def missing_or_twice(folder: Path) -> list[str]:
 
 def chosen(manifest: Path, count: int, folder: Path) -> Path:
     """A manifest of ``count`` recordings spread evenly over another one, with absolute paths and the old ids."""
-    header, *lines = manifest.read_text(encoding="utf-8").splitlines()
+    try:
+        header, *lines = manifest.read_text(encoding="utf-8").splitlines() or [""]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{manifest}: cannot read this manifest ({error}); give a tab-separated file") from error
     names = header.split("\t")
     if "path" not in names or not lines:
         raise ConfigError(f"{manifest}: is no tab-separated manifest with a column path")

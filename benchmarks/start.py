@@ -18,6 +18,7 @@ import torch
 
 from speechtok.audio import read
 from speechtok.bench.metrics import pesq_wb, stoi
+from speechtok.errors import run_module
 from speechtok.nn.frame import FrameConfig, FrameDecoder, FrameEncoder, start_from_principal_components
 from speechtok.nn.quantizers import QuantizerConfig, ResidualVQ
 from speechtok.train.data import read_manifest
@@ -65,7 +66,7 @@ def score(config: FrameConfig, levels: int | None, speech: torch.Tensor, waves: 
     }
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="manifest with train and dev rows")
     parser.add_argument("--files", type=int, default=12)
@@ -81,7 +82,8 @@ def main() -> None:
             print(f"{name:16} {shown:12} PESQ {rows[-1]['pesq']:.3f}  STOI {rows[-1]['stoi']:.3f}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_module(main)

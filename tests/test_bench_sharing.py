@@ -235,10 +235,18 @@ def test_wrong_options_are_one_line(place, tmp_path, more, message, capsys):
     assert message in line
 
 
-def test_an_unknown_probe_setting_is_a_counted_failure(place, tmp_path, capsys):
-    assert bench(place, tmp_path, "--probe", "stesp=2", tasks=["codes", "asr"]) == 0
-    failures = summary_of(tmp_path)["failures"]
-    assert {one["stage"] for one in failures} == {"asr"} and "stesp" in failures[0]["reason"]
+@pytest.mark.parametrize(
+    ("setting", "tasks", "message"),
+    [
+        ("stesp=2", ["codes", "asr"], "stesp"),
+        ("asr.steps=many", ["codes", "asr"], "steps"),
+        ("steps=2", ["codes"], "no task that trains is among --tasks"),
+    ],
+)
+def test_wrong_probe_settings_are_refused_before_any_work(place, tmp_path, capsys, setting, tasks, message):
+    assert bench(place, tmp_path / "out", "--probe", setting, tasks=tasks) == 2
+    said = capsys.readouterr()
+    assert message in said.err.strip().splitlines()[-1] and "codes" not in said.out
 
 
 # -- sequences ------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from speechtok.config import read_yaml
 from speechtok.errors import ConfigError
 from speechtok.nn.codec import CodecConfig
 from speechtok.nn.frame import FrameConfig
@@ -46,3 +47,15 @@ def test_sizes_of_a_codec_are_whole_and_positive(name, value):
 def test_ranges_of_the_frame_backbone(name, value):
     with pytest.raises(ConfigError, match=rf"frame\.{name} must be"):
         FrameConfig(**{name: value})
+
+
+def test_recipes_come_with_the_package(tmp_path, monkeypatch):
+    """Where somebody works without a checkout; a file of their own of that name comes first."""
+    monkeypatch.chdir(tmp_path)
+    shipped = read_yaml("recipes/units.yaml")
+    assert shipped["name"] == "units"
+    with pytest.raises(ConfigError, match=r"recipes/nosuch\.yaml: cannot be read"):
+        read_yaml("recipes/nosuch.yaml")
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/units.yaml").write_text("name: mine\n")
+    assert read_yaml("recipes/units.yaml") == {"name": "mine"}

@@ -15,12 +15,14 @@ from typing import Any
 
 from speechtok.bench.facts import ORIGINAL
 from speechtok.bench.probes.questions import columns_of
+from speechtok.bench.probes.recipe import ProbeRecipe
 from speechtok.bench.reconstruction import versions
 from speechtok.bench.suite.differences import differences
 from speechtok.bench.suite.examples import write_examples, write_originals
 from speechtok.bench.suite.sharing import Model, Work, prepare_together
 from speechtok.bench.suite.speech import Choice, choose_speech, described, speech_of
-from speechtok.bench.tasks import TASKS, About, Options, Speech, does_not_apply, load_task, rows_path
+from speechtok.bench.tasks import TASKS, About, Options, Speech, does_not_apply, load_task, overrides_of, rows_path
+from speechtok.config import with_overrides
 from speechtok.errors import ConfigError, NotSupportedError
 from speechtok.files import make_folder, write_text_atomic
 from speechtok.report.benchmark import benchmark_page
@@ -89,6 +91,7 @@ def run_benchmark(plan: Plan, load: Callable[..., Tokenizer]) -> dict[str, Any]:
     """
     modules = {name: load_task(name) for name in plan.tasks}
     _check(plan)
+    _check_probes(plan, modules)
     speech, found = choose_speech(plan.choice), Found()
     make_folder(plan.folder)
     if plan.processes > 1:
@@ -137,6 +140,15 @@ def _check(plan: Plan) -> None:
     registered = {entry.name for entry in models()}
     if all(model.name or model.place in registered for model in plan.models):  # what others are called is seen later
         _require_reference(plan.reference or names[0], names)
+
+
+def _check_probes(plan: Plan, modules: dict[str, Any]) -> None:
+    """Changes of the probes' recipes are read before hours of measuring, not when a probe's turn comes."""
+    trained = {name: module.TASK for name, module in modules.items() if hasattr(module, "TASK")}
+    if plan.options.probe and not trained:
+        raise ConfigError("--probe changes what probes train by, and no task that trains is among --tasks")
+    for name, task in trained.items():
+        with_overrides(ProbeRecipe.small(task.goal), overrides_of(name, plan.options), "--probe")
 
 
 def _require_reference(reference: str, names: Sequence[str]) -> None:
