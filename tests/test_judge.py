@@ -16,6 +16,7 @@ from speechtok.bench.judge import PocketSphinxJudge, RecogniserJudge, error_scor
 from speechtok.bench.statistics import paired_difference, summarize
 from speechtok.clips import bundled_clips
 from speechtok.errors import CheckpointError, ConfigError
+from speechtok.guidance.teachers import load_semantic_teacher, load_speaker_teacher
 from speechtok.tokenizers.recognisers import Transcript
 
 jiwer = pytest.importorskip("jiwer", reason="error rates need jiwer")
@@ -177,3 +178,11 @@ def test_a_folder_that_holds_no_recogniser_is_refused(tmp_path):
     pytest.importorskip("transformers", reason="this judge needs transformers")
     with pytest.raises(CheckpointError, match="cannot load this recogniser"):
         load_judge(str(tmp_path))
+
+
+@pytest.mark.parametrize("load", [load_judge, load_semantic_teacher, load_speaker_teacher])
+def test_a_name_that_can_be_nowhere_is_refused_at_once(load, monkeypatch):
+    """The Hub's client would ask for it again and again."""
+    monkeypatch.setattr("socket.socket", lambda *_, **__: pytest.fail("the network was asked"))
+    with pytest.raises(CheckpointError, match=r"none: no such (judge|teacher) here, and no Hub id"):
+        load("none")

@@ -8,6 +8,16 @@ from pathlib import Path
 from speechtok.errors import CheckpointError
 
 
+def require_place(name: str | Path, what: str) -> None:
+    """Refuse what is neither here nor an id on the Hub, before a client asks for it there, again and again.
+
+    Raises:
+        CheckpointError: it is neither; ``what`` it should be is said.
+    """
+    if not Path(name).exists() and str(name).count("/") != 1:
+        raise CheckpointError(f"{name}: no such {what} here, and no Hub id, which is written ORGANISATION/NAME")
+
+
 def fetch(repository: str, files: Sequence[str], name: str | None = None) -> Path:
     """The folder of a copy of ``repository`` with those of ``files`` that it has.
 

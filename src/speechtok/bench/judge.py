@@ -14,6 +14,7 @@ from speechtok.audio import Audio
 from speechtok.bench.metrics import Score
 from speechtok.errors import ConfigError
 from speechtok.guidance.writing import plain
+from speechtok.hub import require_place
 from speechtok.tokenizers.recognisers import PocketSphinx, Recogniser, TransformersRecogniser, pieces
 
 Normaliser = Callable[[str], str]
@@ -91,7 +92,10 @@ def load_judge(name: str) -> Judge:
         from speechtok.bench.closed import closed_judge  # which is itself a judge of this kind
 
         return closed_judge(*name.removeprefix(f"{POCKETSPHINX}:").rpartition(":")[::2])
-    return PocketSphinxJudge() if name == POCKETSPHINX else TransformersJudge(name)
+    if name == POCKETSPHINX:
+        return PocketSphinxJudge()
+    require_place(name, "judge")
+    return TransformersJudge(name)
 
 
 def whisper_english(text: str) -> str:

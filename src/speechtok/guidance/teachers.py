@@ -11,7 +11,7 @@ from torch import Tensor
 from speechtok.errors import ConfigError
 from speechtok.guidance.semantic import AVERAGE, SemanticTeacher
 from speechtok.guidance.speaker import FILES, SpeakerTeacher
-from speechtok.hub import fetch
+from speechtok.hub import fetch, require_place
 from speechtok.nn import hubert
 
 LOGITS = "logits"
@@ -40,6 +40,7 @@ def load_semantic_teacher(name: str | Path, layer: int | str = AVERAGE) -> Seman
         CheckpointError: it cannot be loaded.
         ConfigError: it has no such layer.
     """
+    require_place(name, "teacher")
     folder = Path(name)
     if not (folder / "config.json").is_file() or "front_end" not in hubert.read_config(folder):
         return SemanticTeacher.load(name, layer)
@@ -57,5 +58,6 @@ def load_speaker_teacher(name: str | Path) -> SpeakerTeacher:
     Raises:
         CheckpointError: it cannot be loaded.
     """
+    require_place(name, "teacher")
     path = Path(name)
     return SpeakerTeacher.load(path if path.exists() else fetch(str(name), FILES))
