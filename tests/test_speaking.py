@@ -8,7 +8,18 @@ import pytest
 from speechtok.audio import write
 from speechtok.bench import speaking
 from speechtok.bench.conversion import Tools
-from speechtok.bench.speaking import MEASURES, RECORDING, RESYNTHESIS, SPOKEN, Bench, choose_sentences, evaluate, main
+from speechtok.bench.speaking import (
+    MEASURES,
+    RECORDING,
+    RESYNTHESIS,
+    REVOICED,
+    ROLES,
+    SPOKEN,
+    Bench,
+    choose_sentences,
+    evaluate,
+    main,
+)
 from speechtok.chain.recogniser import save_recogniser
 from speechtok.chain.saved import tokens_section
 from speechtok.chain.synthesis import Speaker
@@ -75,6 +86,7 @@ def test_sentences_are_rated_beside_their_recordings_and_failures_counted(manife
     assert found["n"] == 2 and rows[SPOKEN, "judge_wer"]["n"] == 1 and rows[SPOKEN, "judge_wer"]["mean"] == 0.5
     ((reason, count),) = rows[SPOKEN, "voice_cosine"]["reasons"].items()
     assert "unknown symbols" in reason and count == 1
+    assert rows[REVOICED, "judge_wer"]["n"] == 1 and rows[REVOICED, "judge_wer"]["failed"] == 1
     assert rows[RECORDING, "judge_wer"]["n"] == 2 and rows[RESYNTHESIS, "voice_cosine"]["n"] == 2
     first = next(row for row in found["sentences"] if row["role"] == SPOKEN)
     assert first["duration_ratio"] > 0 and first["ran_on"] in (0.0, 1.0)
@@ -97,9 +109,7 @@ def test_the_command_lets_a_token_recogniser_read_what_was_spoken(manifest, mode
     assert {(SPOKEN, measure) for measure in MEASURES} <= roles and (RECORDING, "asr_wer") in roles
     assert (RESYNTHESIS, "asr_wer") not in roles and set(document["models"]) == {"t2s", "s2a", "asr"}
     assert "| spoken |" in capsys.readouterr().out
-    assert {path.name for path in (manifest.parent / "heard").iterdir()} == {
-        f"001-{role}.wav" for role in (SPOKEN, RESYNTHESIS, RECORDING)
-    }
+    assert {path.name for path in (manifest.parent / "heard").iterdir()} == {f"001-{role}.wav" for role in ROLES}
     save_recogniser(tiny_recogniser(34, sizes=(32, 32)), tiny_vocabulary(), asr, tokens_section(model))
     with pytest.raises(ConfigError, match="hears 2 levels; semantic tokens are one"):
         main([*map(str, [*options, "-o", out])])

@@ -37,8 +37,10 @@ from speechtok.nn.unmasking import UnmaskingConfig
 from speechtok.train.data import evenly, read_manifest
 
 FORMAT, VERSION = "speechtok.speaking", 1
-SPOKEN, RESYNTHESIS, RECORDING = "spoken", "resynthesis", "recording"
-"""The text as it was spoken; the recording of that text decoded from its own tokens; the recording itself."""
+SPOKEN, REVOICED, RESYNTHESIS, RECORDING = "spoken", "revoiced", "resynthesis", "recording"
+"""The text as it was spoken; the semantic tokens of the recording of that text with the acoustic model's levels in the
+other voice, which is what a perfect text-to-semantic model would give; the recording from its own tokens; itself."""
+ROLES = (SPOKEN, REVOICED, RESYNTHESIS, RECORDING)
 MEASURES = {
     "judge_wer": "judge WER ↓",
     "judge_cer": "judge CER ↓",
@@ -116,7 +118,7 @@ def load_listener(folder: str | Path, speaker: Speaker) -> Transcriber:
 
 def evaluate(bench: Bench, sentences: Sequence[Sentence], seed: int, audio: Path | None) -> dict[str, Any]:
     """Speak and rate every sentence; plain types: ``n``, ``summary`` (a row per role and measure) and ``sentences``."""
-    scores: dict[str, list[dict[str, Score]]] = {role: [] for role in (SPOKEN, RESYNTHESIS, RECORDING)}
+    scores: dict[str, list[dict[str, Score]]] = {role: [] for role in ROLES}
     rows = []
     for place, sentence in enumerate(tqdm(sentences, desc="speaking", unit="sentence", disable=None)):
         found, sounds = rated(bench, sentence, seed + place)
@@ -142,22 +144,24 @@ def rated(bench: Bench, sentence: Sentence, seed: int) -> tuple[dict[str, dict[s
     try:
         recording, voice = (read(item[1].path).resample(own.sample_rate) for item in sentence)
     except AudioError:
-        return {role: _failed(bench, UNREADABLE, role) for role in (SPOKEN, RESYNTHESIS, RECORDING)}, {}
+        return {role: _failed(bench, UNREADABLE, role) for role in ROLES}, {}
     text, tokens = sentence.said[1].text, own.encode(recording)
     sounds = {RESYNTHESIS: own.decode(tokens), RECORDING: recording}
     found = {role: heard(bench, text, sound, voice) for role, sound in sounds.items()}
     found[RECORDING] |= understood(bench, text, tokens.codes[0])
     try:
         written, prompt = bench.speaker.written(text), bench.speaker.prompt(voice)
+        revoiced = bench.speaker.sound(tokens.codes[0], prompt, seed, bench.unmasking)
         semantic = bench.speaker.t2s.generate([written], [prompt[0]], True, bench.sampling, seed)[0]
         spoken = bench.speaker.sound(semantic, prompt, seed, bench.unmasking)
     except SpeechtokError as error:
-        return {SPOKEN: _failed(bench, str(error), SPOKEN), **found}, sounds
+        return {role: _failed(bench, str(error), role) for role in (SPOKEN, REVOICED)} | found, sounds
     found[SPOKEN] = heard(bench, text, spoken, voice) | understood(bench, text, semantic)
     found[SPOKEN]["duration_ratio"] = Score("duration_ratio", spoken.seconds / recording.seconds)
     ran_on = len(semantic) >= bench.speaker.t2s.room(written, prompt[0], True, bench.sampling)
     found[SPOKEN]["ran_on"] = Score("ran_on", float(ran_on))
-    return found, {SPOKEN: spoken, **sounds}
+    found[REVOICED] = heard(bench, text, revoiced, voice)
+    return found, {SPOKEN: spoken, REVOICED: revoiced, **sounds}
 
 
 def heard(bench: Bench, text: str, sound: Audio, voice: Audio) -> dict[str, Score]:
@@ -176,7 +180,7 @@ def understood(bench: Bench, text: str, semantic: np.ndarray) -> dict[str, Score
 
 def _failed(bench: Bench, reason: str, role: str) -> dict[str, Score]:
     left = set() if role == SPOKEN else {"duration_ratio", "ran_on"}
-    left |= {"asr_wer", "asr_cer"} if bench.asr is None or role == RESYNTHESIS else set()
+    left |= {"asr_wer", "asr_cer"} if bench.asr is None or role in (REVOICED, RESYNTHESIS) else set()
     return {name: Score(name, None, reason) for name in MEASURES if name not in left}
 
 
@@ -188,8 +192,9 @@ def markdown(document: dict[str, Any]) -> str:
     return (
         f"{document['n']} sentences of {settings['data']}, split {settings['split']}, each in the voice of another"
         f" utterance of its speaker; {seen}. Judge {settings['judge']}, voices {settings['encoder']}. Mean [95 %"
-        f" interval over sentences].\n\n{table(document['summary'], MEASURES, 'speech')}\n`{RESYNTHESIS}` is the"
-        f" recording of the text decoded from all its own levels, `{RECORDING}` the recording itself.\n"
+        f" interval over sentences].\n\n{table(document['summary'], MEASURES, 'speech')}\n`{REVOICED}` is what the"
+        " acoustic model makes of the recording's semantic tokens in the other voice: the best that it could say of"
+        f" any text. `{RESYNTHESIS}` is the recording decoded from all its own levels, `{RECORDING}` the recording.\n"
     )
 
 
