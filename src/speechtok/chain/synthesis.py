@@ -86,7 +86,7 @@ class Speaker:
     ) -> Audio:
         """Sound of semantic codes ``[N]`` in the voice of ``prompt[Q, P]``, which is cut off again."""
         device = next(self.s2a.parameters()).device
-        given = (torch.as_tensor(part, device=device)[None] for part in (semantic, prompt))
+        given = (torch.tensor(part, device=device)[None] for part in (semantic, prompt))
         codes = unmask(self.s2a, *given, config=unmasking, seed=seed)[0].cpu().numpy()
         # decoded together, so that the first frames have their past
         samples = self.tokenizer.decode(self._tokens(codes)).samples
