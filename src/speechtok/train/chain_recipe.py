@@ -98,7 +98,8 @@ class ChainRecipe(LearnerRecipe):
     """Whose error decides what is best."""
     interface: InterfaceConfig = field(default_factory=InterfaceConfig)
     balance: BalanceConfig = field(default_factory=BalanceConfig)
-    prefix: PrefixConfig = field(default_factory=lambda: PrefixConfig(other=0.0))
+    prefix: PrefixConfig = field(default_factory=PrefixConfig)
+    """Prefixes of other recordings among them: without any, the speaker forgets how it is asked to speak in a voice."""
     data: SpokenConfig = field(default_factory=SpokenConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     unpaired: UnpairedConfig = field(default_factory=UnpairedConfig)
