@@ -106,7 +106,8 @@ class CentreFit:
 
     def state_dict(self) -> dict[str, Any]:
         """What ``partial_fit`` has changed of the model, as tensors and plain values."""
-        found = {name: value for name, value in vars(self._model).items() if name not in self._model.get_params()}
+        given = self._model.get_params()
+        found = {name: value for name, value in vars(self._model).items() if name not in given}
         learned = {
             name: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
             for name, value in found.items()
